@@ -1,0 +1,52 @@
+//! What a generation fixes for one interface: the loader writes these before the program is verified, and the
+//! verifier cuts away what they switch off.
+
+use aya_ebpf::Global;
+use op25b_ebpf::{
+    abi::{Link, Role, Softwire},
+    frame::Sight,
+    ranges::Shape,
+};
+
+/// [`Link`].
+#[unsafe(no_mangle)]
+pub(crate) static LINK: Global<u8> = Global::new(0);
+/// [`Role`].
+#[unsafe(no_mangle)]
+pub(crate) static ROLE: Global<u8> = Global::new(0);
+/// [`Softwire`].
+#[unsafe(no_mangle)]
+pub(crate) static SOFTWIRE: Global<u8> = Global::new(0);
+/// `unknown_sources: block`.
+#[unsafe(no_mangle)]
+pub(crate) static BLOCK_UNKNOWN: Global<u8> = Global::new(0);
+/// Form of the customers' IPv4 table.
+#[unsafe(no_mangle)]
+pub(crate) static CUSTOMERS4_SHAPE: Global<Shape> = Global::new(EMPTY);
+/// Form of the customers' IPv6 table.
+#[unsafe(no_mangle)]
+pub(crate) static CUSTOMERS6_SHAPE: Global<Shape> = Global::new(EMPTY);
+/// Form of the servers' IPv4 table.
+#[unsafe(no_mangle)]
+pub(crate) static SERVERS4_SHAPE: Global<Shape> = Global::new(EMPTY);
+/// Form of the servers' IPv6 table.
+#[unsafe(no_mangle)]
+pub(crate) static SERVERS6_SHAPE: Global<Shape> = Global::new(EMPTY);
+
+const EMPTY: Shape = Shape { base: 0, last_bucket: 0, shift: 0, halvings: 0, reserved: [0; 2] };
+
+/// How this interface's frames are looked at.
+#[inline(always)]
+pub(crate) fn sight() -> Sight {
+    Sight {
+        link: Link::from_number(LINK.load()),
+        role: role(),
+        softwire: Softwire::from_number(SOFTWIRE.load()),
+    }
+}
+
+/// Whose packets this interface judges.
+#[inline(always)]
+pub(crate) fn role() -> Role {
+    Role(ROLE.load())
+}

@@ -1,0 +1,180 @@
+//! The maps, each behind the question it answers.
+
+use aya_ebpf::{
+    Global,
+    macros::map,
+    maps::{Array, PerCpuArray},
+};
+use op25b_ebpf::{
+    abi::{CELLS, Count, Customer, GROUPS, Group, Range4, Range6, Server},
+    address::{Address, Family},
+    policy::Policy,
+    ranges::{Ranges, Shape, find},
+};
+
+use super::constants::{BLOCK_UNKNOWN, CUSTOMERS4_SHAPE, CUSTOMERS6_SHAPE, SERVERS4_SHAPE, SERVERS6_SHAPE};
+
+// The loader sets the sizes of a generation's tables.
+
+/// Ranges of the customers' table, IPv4.
+#[map]
+static CUSTOMERS4: Array<Range4> = Array::with_max_entries(1, 0);
+/// Its index.
+#[map]
+static CUSTOMERS4_INDEX: Array<u32> = Array::with_max_entries(2, 0);
+/// Ranges of the customers' table, IPv6.
+#[map]
+static CUSTOMERS6: Array<Range6> = Array::with_max_entries(1, 0);
+/// Its index.
+#[map]
+static CUSTOMERS6_INDEX: Array<u32> = Array::with_max_entries(2, 0);
+/// Ranges of the servers' table, IPv4; their values are entries of [`SERVERS`].
+#[map]
+static SERVERS4: Array<Range4> = Array::with_max_entries(1, 0);
+/// Its index.
+#[map]
+static SERVERS4_INDEX: Array<u32> = Array::with_max_entries(2, 0);
+/// Ranges of the servers' table, IPv6.
+#[map]
+static SERVERS6: Array<Range6> = Array::with_max_entries(1, 0);
+/// Its index.
+#[map]
+static SERVERS6_INDEX: Array<u32> = Array::with_max_entries(2, 0);
+/// What is known of a server; entry 0 is no server.
+#[map]
+static SERVERS: Array<Server> = Array::with_max_entries(1, 0);
+/// The groups, by number; entry 0 is no group.
+#[map]
+static CUSTOMER_GROUPS: Array<Group> = Array::with_max_entries(GROUPS as u32 + 1, 0);
+
+/// The counters of this interface; they outlive the generation.
+#[map]
+static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(CELLS, 0);
+
+struct Table<R: 'static> {
+    ranges: &'static Array<R>,
+    index: &'static Array<u32>,
+    shape: &'static Global<Shape>,
+}
+
+impl Ranges for Table<Range4> {
+    type Key = u32;
+
+    #[inline(always)]
+    fn top(key: u32) -> u64 {
+        u64::from(key)
+    }
+
+    #[inline(always)]
+    fn shape(&self) -> Shape {
+        self.shape.load()
+    }
+
+    #[inline(always)]
+    fn index(&self, bucket: u32) -> Option<u32> {
+        self.index.get(bucket).copied()
+    }
+
+    #[inline(always)]
+    fn start(&self, range: u32) -> Option<u32> {
+        self.ranges.get(range).map(|range| range.start)
+    }
+
+    #[inline(always)]
+    fn value(&self, range: u32) -> Option<u32> {
+        self.ranges.get(range).map(|range| range.value)
+    }
+}
+
+impl Ranges for Table<Range6> {
+    type Key = (u64, u64);
+
+    #[inline(always)]
+    fn top((high, _): (u64, u64)) -> u64 {
+        high
+    }
+
+    #[inline(always)]
+    fn shape(&self) -> Shape {
+        self.shape.load()
+    }
+
+    #[inline(always)]
+    fn index(&self, bucket: u32) -> Option<u32> {
+        self.index.get(bucket).copied()
+    }
+
+    #[inline(always)]
+    fn start(&self, range: u32) -> Option<(u64, u64)> {
+        self.ranges.get(range).map(|range| (range.high, range.low))
+    }
+
+    #[inline(always)]
+    fn value(&self, range: u32) -> Option<u32> {
+        self.ranges.get(range).map(|range| range.value)
+    }
+}
+
+/// The tables of this generation.
+pub(crate) struct Tables;
+
+impl Policy for Tables {
+    #[inline(always)]
+    fn customer(&self, address: Address) -> Customer {
+        Customer(op25b_customer(address.family as u64, address.high, address.low))
+    }
+
+    #[inline(always)]
+    fn server(&self, address: Address) -> Server {
+        let entry = op25b_server(address.family as u64, address.high, address.low);
+        SERVERS.get(entry).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn group(&self, number: u32) -> Option<Group> {
+        if number == 0 { None } else { CUSTOMER_GROUPS.get(number).copied() }
+    }
+
+    #[inline(always)]
+    fn blocks_unknown_sources(&self) -> bool {
+        BLOCK_UNKNOWN.load() != 0
+    }
+}
+
+/// The customers' table, verified once for all callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn op25b_customer(family: u64, high: u64, low: u64) -> u32 {
+    if family == Family::Ipv4 as u64 {
+        let table = Table { ranges: &CUSTOMERS4, index: &CUSTOMERS4_INDEX, shape: &CUSTOMERS4_SHAPE };
+        find(&table, low as u32)
+    } else {
+        let table = Table { ranges: &CUSTOMERS6, index: &CUSTOMERS6_INDEX, shape: &CUSTOMERS6_SHAPE };
+        find(&table, (high, low))
+    }
+}
+
+/// The servers' table: an entry of [`SERVERS`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn op25b_server(family: u64, high: u64, low: u64) -> u32 {
+    if family == Family::Ipv4 as u64 {
+        let table = Table { ranges: &SERVERS4, index: &SERVERS4_INDEX, shape: &SERVERS4_SHAPE };
+        find(&table, low as u32)
+    } else {
+        let table = Table { ranges: &SERVERS6, index: &SERVERS6_INDEX, shape: &SERVERS6_SHAPE };
+        find(&table, (high, low))
+    }
+}
+
+/// Adds a frame to a cell of this interface.
+#[inline(always)]
+pub(crate) fn count(cell: u32, bytes: u64) {
+    if let Some(count) = COUNTERS.get_ptr_mut(cell) {
+        // SAFETY: the pointer is to this CPU's own copy, and a program is not interrupted by another of its hook.
+        unsafe {
+            (*count).packets += 1;
+            (*count).bytes += bytes;
+        }
+    }
+}

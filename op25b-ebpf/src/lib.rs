@@ -1,0 +1,17 @@
+//! The pure core of op25b: frame → flow, flow and policy → verdict. Knows nothing of aya, maps, files or time.
+//!
+//! It is built twice, for BPF and for the host, so that a test can hold one against the other. The kernel shell in
+//! `main.rs` and the host's tests meet it at two seams: [`packet::Packet`], which reads bytes, and
+//! [`policy::Policy`], which looks addresses up.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod address;
+pub mod found;
+pub mod frame;
+pub mod packet;
+pub mod policy;
+pub mod ranges;
+pub mod verdict;

@@ -1,0 +1,52 @@
+//! The seam between the core and a frame's bytes: one read method, and nothing of where the bytes come from.
+
+use crate::{
+    found::Found,
+    frame::{self, Extension, Network, Sight},
+};
+
+/// A frame that can be read at any offset.
+///
+/// The core never sees a slice: the BPF verifier tracks packet pointers against the end of the packet, not lengths.
+pub trait Packet: Sized {
+    /// The `N` bytes at `offset`, or `None` where the frame ends before them.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    // The steps of the walk. The kernel overrides them to call subprograms: each is verified once, and what one
+    // returns is unknown to the verifier, so that the ways through a frame add up instead of multiplying.
+
+    /// See [`frame::walk`].
+    fn walk(&self, sight: Sight) -> Found {
+        frame::walk(self, sight)
+    }
+
+    /// See [`frame::network`].
+    fn network(&self, network: Network, sight: Sight) -> Found {
+        frame::network(self, network, sight)
+    }
+
+    /// See [`frame::extension`].
+    fn extension(&self, protocol: u8, at: usize) -> Extension {
+        frame::extension(self, protocol, at)
+    }
+
+    /// One byte.
+    #[inline(always)]
+    fn u8(&self, offset: usize) -> Option<u8> {
+        let [byte] = self.read(offset)?;
+        Some(byte)
+    }
+
+    /// Two bytes in network order.
+    #[inline(always)]
+    fn u16(&self, offset: usize) -> Option<u16> {
+        Some(u16::from_be_bytes(self.read(offset)?))
+    }
+}
+
+/// The host's frames.
+impl Packet for &[u8] {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+}

@@ -1,0 +1,74 @@
+//! Runs other programs; a failure names the exact command line.
+
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Runs `command` to its end with the terminal as its output.
+pub(crate) fn exec(command: &mut Command) -> Result<()> {
+    finish(command).map(drop)
+}
+
+/// Runs `command` to its end and returns what it wrote on standard output.
+pub(crate) fn read(command: &mut Command) -> Result<String> {
+    finish(command.stdout(Stdio::piped()))
+}
+
+/// `command` as one would type it.
+pub(crate) fn command_line(command: &Command) -> String {
+    let mut line = String::new();
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            let _ = write!(line, "{}={} ", name.display(), quoted(&value.to_string_lossy()));
+        }
+    }
+    line.push_str(&quoted(&command.get_program().to_string_lossy()));
+    for argument in command.get_args() {
+        line.push(' ');
+        line.push_str(&quoted(&argument.to_string_lossy()));
+    }
+    line
+}
+
+fn finish(command: &mut Command) -> Result<String> {
+    let output = command
+        .spawn()
+        .and_then(|child| child.wait_with_output())
+        .with_context(|| format!("cannot run `{}`", command_line(command)))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim();
+        let separator = if said.is_empty() { "" } else { ": " };
+        bail!("`{}` failed, {}{separator}{said}", command_line(command), output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%[]".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_command_line_as_one_would_type_it() {
+        let mut command = Command::new("sh");
+        command.env("WHO", "a customer").args(["-c", "exit 3"]);
+        let message = exec(&mut command).map_err(|error| error.to_string());
+        assert_eq!(message, Err("`WHO='a customer' sh -c 'exit 3'` failed, exit status: 3".to_owned()));
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let message = exec(&mut Command::new("no-such-program")).map_err(|error| error.to_string());
+        assert_eq!(message, Err("cannot run `no-such-program`".to_owned()));
+    }
+}

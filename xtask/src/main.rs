@@ -1,0 +1,56 @@
+//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`.
+
+mod demo;
+mod exec;
+mod lab;
+mod mail;
+mod report;
+mod root;
+mod setup;
+mod test;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+
+/// Developer tasks of op25b.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Find or install what building, testing and the demo need
+    Setup,
+    /// Check format, lints and documentation, then run every test (as root)
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Send real mail through a filtered router, in network namespaces (as root)
+    Demo,
+}
+
+fn main() -> ExitCode {
+    match run(Task::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not in a workspace")?;
+    std::env::set_current_dir(workspace).with_context(|| format!("cannot enter {}", workspace.display()))?;
+    match task {
+        Task::Setup => {
+            setup::run()?;
+            println!("setup: everything is there");
+            Ok(())
+        }
+        Task::Test { arguments } => test::run(&arguments),
+        Task::Demo => demo::run(),
+    }
+}

@@ -1,0 +1,39 @@
+//! Finds or installs what the other tasks need; it must not know what they do with it.
+
+mod linker;
+mod packages;
+mod toolchain;
+
+use anyhow::Result;
+
+use packages::Packages;
+
+/// What the demo and the tests run beside op25b. Swaks needs the two Perl modules for TLS and for IPv6.
+const LAB: &[&str] = &[
+    "busybox-static",
+    "cpio",
+    "ethtool",
+    "iproute2",
+    "libio-socket-inet6-perl",
+    "libnet-ssleay-perl",
+    "libsasl2-modules",
+    "libsasl2-modules-db",
+    "nftables",
+    "openssl",
+    "postfix",
+    "procps",
+    "python3",
+    "qemu-system-x86",
+    "sasl2-bin",
+    "swaks",
+    "util-linux",
+    "xz-utils",
+];
+
+/// Makes sure that everything is there. Says what it installs, and nothing when nothing is missing.
+pub(crate) fn run() -> Result<()> {
+    let mut packages = Packages::default();
+    let llvm = toolchain::find_or_link(&mut packages)?;
+    linker::find_or_build(llvm, &mut packages)?;
+    packages.install("for the demo and the tests", LAB)
+}

@@ -1,0 +1,99 @@
+//! Debian packages: which are missing, and installing them.
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::exec::{exec, read};
+use crate::root;
+
+/// The machine's packages; the index is updated once, before the first installation.
+#[derive(Default)]
+pub(crate) struct Packages {
+    index_updated: bool,
+}
+
+impl Packages {
+    /// Installs those of `wanted` that are missing.
+    pub(crate) fn install<P: AsRef<str>>(&mut self, purpose: &str, wanted: &[P]) -> Result<()> {
+        let missing = missing(wanted)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let list = missing.join(" ");
+        if !root::is_root()? {
+            bail!(
+                "missing {purpose}: {list}\nhint: as root: apt-get update && apt-get install --no-install-recommends {list}"
+            );
+        }
+        println!("setup: installing {purpose}: {list}");
+        if missing.contains(&"postfix") {
+            leave_postfix_unconfigured()?;
+        }
+        self.update_index()?;
+        // --no-remove: postfix must not push out the mail server that the machine already has.
+        exec(
+            apt_get()
+                .args(["-qq", "-y", "--no-remove", "--no-install-recommends", "install"])
+                .args(&missing)
+                .stdout(Stdio::null()),
+        )
+    }
+
+    /// Whether the machine's package sources have `package`.
+    pub(crate) fn offer(&mut self, package: &str) -> bool {
+        in_index(package) || (self.update_index().is_ok() && in_index(package))
+    }
+
+    fn update_index(&mut self) -> Result<()> {
+        if !self.index_updated {
+            exec(apt_get().args(["-qq", "update"]))?;
+            self.index_updated = true;
+        }
+        Ok(())
+    }
+}
+
+fn missing<P: AsRef<str>>(wanted: &[P]) -> Result<Vec<&str>> {
+    let names = wanted.iter().map(AsRef::as_ref);
+    // It exits with 1 when it knows nothing of one of them, and still lists the others.
+    let output = Command::new("dpkg-query")
+        .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
+        .args(names.clone())
+        .output()
+        .with_context(|| {
+            let list = names.clone().collect::<Vec<_>>().join(" ");
+            format!("cannot run dpkg-query; install what these Debian packages hold by hand: {list}")
+        })?;
+    let known = String::from_utf8_lossy(&output.stdout);
+    let installed: HashSet<&str> =
+        known.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    Ok(names.filter(|name| !installed.contains(name)).collect())
+}
+
+/// With its own default answer the package writes a configuration and starts a mail server on the machine.
+fn leave_postfix_unconfigured() -> Result<()> {
+    let mut command = Command::new("debconf-set-selections");
+    let mut answers = command.stdin(Stdio::piped()).spawn().context("cannot run debconf-set-selections")?;
+    if let Some(mut stdin) = answers.stdin.take() {
+        stdin.write_all(b"postfix postfix/main_mailer_type select No configuration\n")?;
+    }
+    let status = answers.wait()?;
+    if !status.success() {
+        bail!("`debconf-set-selections` failed, {status}");
+    }
+    Ok(())
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn in_index(package: &str) -> bool {
+    read(Command::new("apt-cache").args(["show", package]).stderr(Stdio::null()))
+        .is_ok_and(|description| !description.is_empty())
+}
