@@ -251,8 +251,10 @@ pub fn network<P: Packet>(packet: &P, outer: Network, sight: Sight) -> Found {
     // A softwire's customer is known by the outer address unless the policy says otherwise: the inner ones of
     // DS-Lite are private and overlap (RFC 6333 §5.7).
     let customer = if matches!(sight.softwire, Softwire::Inner) { inner } else { outer };
-    let (from, to) = if outcome as u8 == Outcome::FromPort25 as u8 { (inner, customer) } else { (customer, inner) };
-    Found::at(outcome, source(from.family, from.at), destination(to.family, to.at), transport).through(wrapping)
+    let (from, to) =
+        if outcome as u8 == Outcome::FromPort25 as u8 { (inner, customer) } else { (customer, inner) };
+    Found::at(outcome, source(from.family, from.at), destination(to.family, to.at), transport)
+        .through(wrapping)
 }
 
 /// What follows the last header that was looked through.
@@ -312,7 +314,11 @@ fn headers<P: Packet>(packet: &P, ip: Network, limit: usize) -> Result<Upper, Ou
             Extension::Cut => return Err(Outcome::CutChain),
         }
     }
-    if is_extension(ip.family, protocol) { Err(Outcome::LongChain) } else { Ok(Upper { protocol, at: next, end }) }
+    if is_extension(ip.family, protocol) {
+        Err(Outcome::LongChain)
+    } else {
+        Ok(Upper { protocol, at: next, end })
+    }
 }
 
 /// What one extension header says.

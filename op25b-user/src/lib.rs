@@ -1,3 +1,16 @@
-//! Userspace half.
-/// x
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op25b-kernel"));
+//! The userspace half of op25b: policy, tables, loading and swapping, counters, and what people see of them. Knows
+//! nothing of packet offsets.
+
+pub mod attach;
+pub mod cli;
+pub mod commands;
+pub mod counters;
+pub mod document;
+pub mod explain;
+pub mod instance;
+pub mod interface;
+pub mod manifest;
+pub mod object;
+pub mod policy;
+pub mod preflight;
+pub mod tables;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a customer, an edge router with op25b, the provider's relay and a server outside, and mail.
+//! `cargo xtask demo`: real mail from customers through an edge router with op25b, and what becomes of it.
 
 mod counters;
 mod filter;
@@ -108,7 +108,12 @@ const UNFILTERED: [Trial; 1] =
 const FILTERED: [Trial; 6] = [
     Trial { from: CUSTOMER, to: Server::Outside, submission: Submission::Plain, expected: Fate::Blocked },
     Trial { from: CUSTOMER, to: Server::Relay, submission: Submission::StartTls, expected: Fate::Delivered },
-    Trial { from: CUSTOMER, to: Server::Relay, submission: Submission::ImplicitTls, expected: Fate::Delivered },
+    Trial {
+        from: CUSTOMER,
+        to: Server::Relay,
+        submission: Submission::ImplicitTls,
+        expected: Fate::Delivered,
+    },
     Trial {
         from: CUSTOMER,
         to: Server::Relay,
@@ -116,7 +121,12 @@ const FILTERED: [Trial; 6] = [
         expected: Fate::LoginRefused,
     },
     Trial { from: CUSTOMER, to: Server::Relay, submission: Submission::Plain, expected: Fate::Delivered },
-    Trial { from: STATIC_CUSTOMER, to: Server::Outside, submission: Submission::Plain, expected: Fate::Delivered },
+    Trial {
+        from: STATIC_CUSTOMER,
+        to: Server::Outside,
+        submission: Submission::Plain,
+        expected: Fate::Delivered,
+    },
 ];
 
 /// Runs the demo, and fails when anything is not as it should be.

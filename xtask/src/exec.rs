@@ -1,18 +1,24 @@
 //! Runs other programs; a failure names the exact command line.
 
 use std::fmt::Write as _;
-use std::process::{Command, Stdio};
+use std::io::{self, Write as _};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
 /// Runs `command` to its end with the terminal as its output.
 pub(crate) fn exec(command: &mut Command) -> Result<()> {
-    finish(command).map(drop)
+    finish(command, "").map(drop)
+}
+
+/// Runs `command` to its end with `input` as its standard input.
+pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
+    finish(command.stdin(Stdio::piped()), input).map(drop)
 }
 
 /// Runs `command` to its end and returns what it wrote on standard output.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
-    finish(command.stdout(Stdio::piped()))
+    finish(command.stdout(Stdio::piped()), "")
 }
 
 /// `command` as one would type it.
@@ -31,18 +37,20 @@ pub(crate) fn command_line(command: &Command) -> String {
     line
 }
 
-fn finish(command: &mut Command) -> Result<String> {
-    let output = command
-        .spawn()
-        .and_then(|child| child.wait_with_output())
-        .with_context(|| format!("cannot run `{}`", command_line(command)))?;
+fn finish(command: &mut Command, input: &str) -> Result<String> {
+    let output = run(command, input).with_context(|| format!("cannot run `{}`", command_line(command)))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim();
-        let separator = if said.is_empty() { "" } else { ": " };
-        bail!("`{}` failed, {}{separator}{said}", command_line(command), output.status);
+        bail!("`{}` failed, {}", command_line(command), output.status);
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn run(command: &mut Command, input: &str) -> io::Result<Output> {
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    child.wait_with_output()
 }
 
 fn quoted(word: &str) -> String {
@@ -64,6 +72,11 @@ mod tests {
         command.env("WHO", "a customer").args(["-c", "exit 3"]);
         let message = exec(&mut command).map_err(|error| error.to_string());
         assert_eq!(message, Err("`WHO='a customer' sh -c 'exit 3'` failed, exit status: 3".to_owned()));
+    }
+
+    #[test]
+    fn the_input_is_what_the_program_reads() -> Result<()> {
+        feed(Command::new("grep").args(["-qx", "a line"]), "a line\n")
     }
 
     #[test]

@@ -2,16 +2,15 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
-use crate::exec::{command_line, exec, read};
+use crate::exec::{command_line, exec, feed, read};
 use crate::lab::{Lab, Process, check_interrupt, last_lines, pause};
 
 /// Where all mail of the demo goes; the mailbox's local part is the family that carries it.
@@ -27,6 +26,9 @@ const ANSWER: Duration = Duration::from_secs(4);
 const DELIVERY: Duration = Duration::from_secs(10);
 const START: Duration = Duration::from_secs(20);
 
+/// Postfix changes its user and so loses the death signal of its parent; this ends one that is left behind.
+const LIFETIME: Duration = Duration::from_secs(600);
+
 /// `nobody`, who owns the mailbox.
 const MAILBOX_OWNER: u32 = 65534;
 
@@ -37,8 +39,8 @@ pub(crate) struct MailServer {
 }
 
 impl MailServer {
-    /// Starts the provider's relay: port 25 for `customers`, 587 and 465 for who has a password; it passes mail on
-    /// to the server with the addresses `outside`, over the family that the recipient names.
+    /// Starts the provider's relay: port 25 for `customers`, 587 and 465 for who has a password; it passes
+    /// mail on to the server with the addresses `outside`, over the family that the recipient names.
     pub(crate) fn start_relay(
         lab: &Lab,
         namespace: &str,
@@ -70,7 +72,8 @@ impl MailServer {
         let programs = read(Command::new("postconf").args(["-dh", "daemon_directory"]))?;
         let master = Path::new(programs.trim()).join("master");
         let mut command = lab.daemon(namespace, master);
-        let mut master = Process::start(command.arg("-c").arg(&configuration), &folder.join("output"))?;
+        command.arg("-c").arg(&configuration).args(["-e", &LIFETIME.as_secs().to_string()]);
+        let mut master = Process::start(&mut command, &folder.join("output"))?;
         let log = folder.join("log");
         let started = || fs::read_to_string(&log).is_ok_and(|log| log.contains("daemon started"));
         master.wait_until(START, started).with_context(|| last_lines(&log))?;
@@ -118,17 +121,9 @@ fn add_account(folder: &Path) -> Result<()> {
     );
     // Debian's Postfix looks here whatever `cyrus_sasl_config_path` says.
     fs::write(folder.join("configuration/sasl/smtpd.conf"), mechanism)?;
-    let mut command = Command::new("saslpasswd2");
-    command.args(["-p", "-c", "-u", REALM, "-f"]).arg(&accounts).arg(USER).stdin(Stdio::piped());
-    let line = command_line(&command);
-    let mut child = command.spawn().with_context(|| format!("cannot run `{line}`"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(PASSWORD.as_bytes())?;
-    }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("`{line}` failed, {status}");
-    }
+    let mut saslpasswd2 = Command::new("saslpasswd2");
+    saslpasswd2.args(["-p", "-c", "-u", REALM, "-f"]).arg(&accounts).arg(USER);
+    feed(&mut saslpasswd2, PASSWORD)?;
     exec(Command::new("chown").arg("postfix").arg(&accounts))
 }
 
@@ -160,9 +155,8 @@ smtp_connect_timeout = 5s
 fn relay_main_cf(folder: &Path, customers: [&str; 2], outside: [IpAddr; 2]) -> String {
     let common = main_cf(folder, REALM);
     let [customers_ipv4, customers_ipv6] = customers.map(network);
-    let [via_ipv4, via_ipv6] = outside.map(|address| {
-        format!("{{ {} = smtp:[{address}] }}", recipient(address))
-    });
+    let [via_ipv4, via_ipv6] =
+        outside.map(|address| format!("{{ {} = smtp:[{address}] }}", recipient(address)));
     let folder = folder.display();
     format!(
         "{common}mynetworks = {customers_ipv4} {customers_ipv6}

@@ -9,6 +9,7 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
+use aya_log_ebpf::debug;
 use op25b_ebpf::{
     abi::Answer,
     address::Family,
@@ -43,7 +44,7 @@ pub(crate) fn op25b_explain(context: XdpContext) -> u32 {
     if !found.is_judged() {
         return Answer::new(0, 0, found.outcome_number(), 0, 0).0;
     }
-    let Some(decision) = decision(&frame, found) else { return 0 };
+    let Some((_, decision)) = decision(&frame, found) else { return 0 };
     Answer::new(
         decision.verdict as u8,
         decision.reason as u8,
@@ -75,7 +76,21 @@ fn filter(context: *mut xdp_md) -> u32 {
 #[inline(never)]
 extern "C" fn op25b_judge_xdp(context: *mut xdp_md, found: u64) -> u32 {
     let frame = XdpFrame::new(context);
-    match judge(&frame, Found(found)) {
+    let found = Found(found);
+    let Some((flow, decision)) = decision(&frame, found) else {
+        return xdp_action::XDP_PASS;
+    };
+    maps::count(decision.cell(flow.family()), frame.length());
+    // The loader sets the level; at its default the verifier cuts this away.
+    debug!(
+        &XdpContext::new(context),
+        "judged: outcome {}, group {}, reason {}, verdict {}",
+        found.outcome_number(),
+        decision.group,
+        decision.reason as u8,
+        decision.verdict as u8
+    );
+    match decision.verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop | Verdict::Reset | Verdict::Notice => xdp_action::XDP_DROP,
     }
@@ -107,19 +122,10 @@ extern "C" fn op25b_extension_xdp(context: *mut xdp_md, protocol: u64, at: u64) 
     frame::pack(op25b_ebpf::frame::extension(&XdpFrame::new(context), protocol as u8, at as usize))
 }
 
-/// Decides and counts.
 #[inline(always)]
-fn judge<F: Frame>(frame: &F, found: Found) -> Verdict {
-    let Some(flow) = Flow::read(frame, found) else { return Verdict::Pass };
-    let decision = decide(&flow, role(), &Tables);
-    maps::count(decision.cell(flow.family()), frame.length());
-    decision.verdict
-}
-
-#[inline(always)]
-fn decision<F: Frame>(frame: &F, found: Found) -> Option<Decision> {
+fn decision<F: Frame>(frame: &F, found: Found) -> Option<(Flow, Decision)> {
     let flow = Flow::read(frame, found)?;
-    Some(decide(&flow, role(), &Tables))
+    Some((flow, decide(&flow, role(), &Tables)))
 }
 
 #[panic_handler]

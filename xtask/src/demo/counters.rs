@@ -1,4 +1,4 @@
-//! Two independent counts of the same packets: nftables where customers send them, op25b where it judges them.
+//! Two independent counts of the same packets: nftables where they are sent, op25b where they are judged.
 
 use std::time::Duration;
 
@@ -57,10 +57,13 @@ fn ruleset() -> String {
             let family = family(address);
             let header = if address.is_ipv4() { "ip" } else { "ip6" };
             counters.push_str(&format!("counter {server}_{family} {{}}; "));
-            rules.push_str(&format!("{header} daddr {address} tcp dport 25 counter name {server}_{family}; "));
+            rules
+                .push_str(&format!("{header} daddr {address} tcp dport 25 counter name {server}_{family}; "));
         }
     }
-    format!("table inet {TABLE} {{ {counters} chain sent {{ type filter hook output priority 0; {rules} }}; }}")
+    format!(
+        "table inet {TABLE} {{ {counters} chain sent {{ type filter hook output priority 0; {rules} }}; }}"
+    )
 }
 
 fn sent(lab: &Lab, namespace: &str, server: Server, family: &str) -> Result<u64> {

@@ -1,12 +1,11 @@
 //! Debian packages: which are missing, and installing them.
 
 use std::collections::HashSet;
-use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::exec::{exec, read};
+use crate::exec::{exec, feed, read};
 use crate::root;
 
 /// The machine's packages; the index is updated once, before the first installation.
@@ -25,7 +24,8 @@ impl Packages {
         let list = missing.join(" ");
         if !root::is_root()? {
             bail!(
-                "missing {purpose}: {list}\nhint: as root: apt-get update && apt-get install --no-install-recommends {list}"
+                "missing {purpose}: {list}\n\
+                 hint: as root: apt-get update && apt-get install --no-install-recommends {list}"
             );
         }
         println!("setup: installing {purpose}: {list}");
@@ -68,23 +68,14 @@ fn missing<P: AsRef<str>>(wanted: &[P]) -> Result<Vec<&str>> {
             format!("cannot run dpkg-query; install what these Debian packages hold by hand: {list}")
         })?;
     let known = String::from_utf8_lossy(&output.stdout);
-    let installed: HashSet<&str> =
-        known.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    let installed: HashSet<&str> = known.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
     Ok(names.filter(|name| !installed.contains(name)).collect())
 }
 
 /// With its own default answer the package writes a configuration and starts a mail server on the machine.
 fn leave_postfix_unconfigured() -> Result<()> {
-    let mut command = Command::new("debconf-set-selections");
-    let mut answers = command.stdin(Stdio::piped()).spawn().context("cannot run debconf-set-selections")?;
-    if let Some(mut stdin) = answers.stdin.take() {
-        stdin.write_all(b"postfix postfix/main_mailer_type select No configuration\n")?;
-    }
-    let status = answers.wait()?;
-    if !status.success() {
-        bail!("`debconf-set-selections` failed, {status}");
-    }
-    Ok(())
+    let answer = "postfix postfix/main_mailer_type select No configuration\n";
+    feed(&mut Command::new("debconf-set-selections"), answer)
 }
 
 fn apt_get() -> Command {

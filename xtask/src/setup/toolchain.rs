@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::linker;
 use super::packages::Packages;
@@ -16,12 +16,12 @@ const NAME: &str = "bpf";
 const DEBIAN: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"];
 const DEBIAN_SYSROOT: &str = "/usr";
 
-const BY_HAND: &str = "hint: rustup toolchain install nightly --component rust-src";
+const BY_HAND: &str = "hint: or rustup toolchain install nightly --component rust-src";
 
 /// Makes sure that the toolchain is there, and returns the major version of its LLVM.
 pub(crate) fn find_or_link(packages: &mut Packages) -> Result<u32> {
     read(Command::new("rustup").arg("--version").stderr(Stdio::null()))
-        .context("rustup is missing, and it runs the BPF toolchain\nhint: install rustup, then run this again")?;
+        .map_err(|error| anyhow!("{error:#}\nhint: install rustup, which runs the BPF toolchain"))?;
     match sysroot_with_source(NAME) {
         Some(sysroot) if sysroot == DEBIAN_SYSROOT => packages.install("to build for BPF", DEBIAN)?,
         Some(_) => {}
@@ -34,9 +34,9 @@ fn link(packages: &mut Packages) -> Result<()> {
     if let Some(sysroot) = nightly_with_source(packages)? {
         return link_sysroot(&sysroot);
     }
-    packages
-        .install("to build for BPF", DEBIAN)
-        .with_context(|| format!("no nightly toolchain here has rust-src\n{BY_HAND}\nnor are Debian's there"))?;
+    packages.install("to build for BPF", DEBIAN).map_err(|error| {
+        anyhow!("no nightly toolchain here has rust-src, and Debian's is not there: {error:#}\n{BY_HAND}")
+    })?;
     if !has_source(DEBIAN_SYSROOT) {
         bail!("{DEBIAN_SYSROOT} has no library source though rust-web-src is installed\n{BY_HAND}");
     }

@@ -1,0 +1,108 @@
+//! What the user can type.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use log::LevelFilter;
+
+/// Outbound port 25 blocking for Linux edge routers, in XDP
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub struct Cli {
+    /// Which of several filters on this router
+    #[arg(long, global = true, default_value = "default", value_name = "NAME")]
+    pub instance: String,
+    /// What to say on stderr
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    pub log: LevelFilter,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Attach the filter and watch over it; it stays in force when this ends
+    Run(Run),
+    /// Tell whether a policy file is valid, what to look at, and how large it compiles
+    Check(Check),
+    /// Tell what happens to one frame, and why, by sending it through the real kernel program
+    Explain(Explain),
+    /// Show the counters
+    Stats(Output),
+    /// Prove that the filter is in force; exits 1 when it is not
+    Status(Output),
+    /// Remove the filter, its programs and its counters
+    Detach,
+}
+
+/// `op25b run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The policy file
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// Interface where frames from customers arrive; replaces the policy's interfaces
+    #[arg(long, value_name = "IF")]
+    pub customer: Vec<String>,
+    /// Interface where frames from the Internet arrive; replaces the policy's interfaces
+    #[arg(long, value_name = "IF")]
+    pub upstream: Vec<String>,
+    /// Log each judged frame in the kernel: for the lab, not for a router under load
+    #[arg(long)]
+    pub trace_frames: bool,
+}
+
+/// `op25b check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The policy file
+    pub policy: PathBuf,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// How to print it.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Output {
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Whose packets are judged.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleName {
+    /// Frames from customers
+    Customer,
+    /// Frames from the Internet
+    Upstream,
+}
+
+/// `op25b explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A policy file, instead of the running generation
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Whose packets the interface judges
+    #[arg(long)]
+    pub role: RoleName,
+    /// Source address
+    #[arg(long, value_name = "ADDRESS")]
+    pub src: IpAddr,
+    /// Destination address
+    #[arg(long, value_name = "ADDRESS")]
+    pub dst: IpAddr,
+    /// Source port
+    #[arg(long, value_name = "PORT", default_value_t = 40_000)]
+    pub sport: u16,
+    /// Destination port
+    #[arg(long, value_name = "PORT", default_value_t = 25)]
+    pub dport: u16,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
+}

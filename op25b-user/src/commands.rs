@@ -1,0 +1,79 @@
+//! The commands, one module each.
+
+mod check;
+mod detach;
+mod explain;
+mod run;
+mod stats;
+mod status;
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    cli::{Cli, Command},
+    instance::Instance,
+};
+
+/// Why a command ends with 1: not a failure of op25b.
+#[derive(Debug)]
+pub enum No {
+    /// The answer is no, and has been printed.
+    Answer,
+    /// The user's input cannot be used; what to do about it.
+    Input(String),
+}
+
+impl fmt::Display for No {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answer => formatter.write_str("no"),
+            Self::Input(message) => formatter.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for No {}
+
+/// Runs what the user typed.
+///
+/// # Errors
+///
+/// [`No`] for exit 1, anything else for exit 2.
+pub fn run(cli: Cli) -> Result<()> {
+    let instance = Instance::new(&cli.instance)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run(arguments) => run::run(&instance, &arguments).await,
+            Command::Check(arguments) => check::check(&arguments),
+            Command::Explain(arguments) => explain::explain(&instance, &arguments),
+            Command::Stats(output) => stats::stats(&instance, output),
+            Command::Status(output) => status::status(&instance, output).await,
+            Command::Detach => detach::detach(&instance),
+        }
+    })
+}
+
+/// Prints a value for programs.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&serde_json::to_string_pretty(value)?)
+}
+
+/// Prints on stdout. A reader that has gone away is no error: `op25b stats | head -1`.
+fn print(text: &str) -> Result<()> {
+    use std::io::Write as _;
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// An empty table in the style of all of them.
+fn table(header: &[&str]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(header);
+    table
+}

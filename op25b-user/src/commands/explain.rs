@@ -1,0 +1,96 @@
+//! `op25b explain`: one frame through the real kernel program.
+
+use anyhow::{Context as _, Result};
+use aya::programs::Xdp;
+use aya_obj::programs::XdpAttachType;
+use op25b_ebpf::abi::{Answer, Role};
+
+use super::{No, check::position, print, print_json};
+use crate::{
+    cli::{self, RoleName},
+    explain::{Explanation, Syn, frame, sentence},
+    instance::Instance,
+    manifest::Manifest,
+    object::{self, Constants, Maps, program},
+    policy::{Override, Policy},
+    preflight,
+    tables::Tables,
+};
+
+pub(super) fn explain(instance: &Instance, arguments: &cli::Explain) -> Result<()> {
+    let frame = frame(Syn {
+        source: arguments.src,
+        destination: arguments.dst,
+        source_port: arguments.sport,
+        destination_port: arguments.dport,
+    })?;
+    preflight::check()?;
+    let explanation = match &arguments.policy {
+        Some(path) => {
+            let policy =
+                Policy::read(path, &Override::default()).map_err(|invalid| No::Input(invalid.to_string()))?;
+            by_policy(&policy, role(arguments.role), &frame)?
+        }
+        None => by_generation(&Manifest::require(instance)?, instance, arguments.role, &frame)?,
+    };
+    if arguments.output.json {
+        return print_json(&explanation);
+    }
+    let mut line = format!("{}: {}", explanation.verdict, explanation.reason);
+    if let Some(customer) = &explanation.customer {
+        line += &format!(", customer group {customer}");
+    }
+    if let Some(relay) = &explanation.relay {
+        line += &format!(", relay {relay}");
+    }
+    print(&format!("{line}\n{}", sentence(explanation.reason)))
+}
+
+const fn role(name: RoleName) -> Role {
+    match name {
+        RoleName::Customer => Role::CUSTOMER,
+        RoleName::Upstream => Role::UPSTREAM,
+    }
+}
+
+fn by_policy(policy: &Policy, role: Role, frame: &[u8]) -> Result<Explanation> {
+    let tables = Tables::compile(policy, |name| position(policy, name))
+        .map_err(|error| No::Input(error.to_string()))?;
+    let mut object = object::create(&tables, Constants::new(policy, role), Maps::Own)?;
+    let program = object::load(&mut object, program::EXPLAIN)?;
+    let answer = Answer(object::run(program, frame)?);
+    let name = |number: u32| number.checked_sub(1).map(|position| position as usize);
+    Ok(Explanation::new(
+        answer,
+        |group| policy.groups.get(name(group)?).map(|group| group.name.clone()),
+        |relay| policy.relays.get(name(relay)?).map(|relay| relay.name.clone()),
+    ))
+}
+
+fn by_generation(
+    manifest: &Manifest,
+    instance: &Instance,
+    role: RoleName,
+    frame: &[u8],
+) -> Result<Explanation> {
+    let wanted = match role {
+        RoleName::Customer => "customer",
+        RoleName::Upstream => "upstream",
+    };
+    let interface = manifest
+        .interfaces
+        .iter()
+        .find(|interface| interface.role == wanted || interface.role == "both")
+        .ok_or_else(|| {
+            No::Input(format!("no interface of instance {} has role {wanted}", instance.name()))
+        })?;
+    let pin = instance.program(manifest.generation, program::EXPLAIN, &interface.name);
+    let program = Xdp::from_pin(&pin, XdpAttachType::Interface)
+        .with_context(|| format!("cannot open the program {}", pin.display()))?;
+    let answer = Answer(object::run(&program, frame)?);
+    Ok(Explanation::new(
+        answer,
+        |group| manifest.group(group).map(str::to_owned),
+        |relay| manifest.relay(relay).map(str::to_owned),
+    ))
+}

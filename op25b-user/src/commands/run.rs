@@ -1,0 +1,203 @@
+//! `op25b run`: puts the policy in force and watches over it. The filter stays when this ends.
+
+use std::{collections::HashSet, fs, time::Duration};
+
+use anyhow::{Context as _, Result};
+use aya::{Ebpf, programs::Xdp};
+use aya_log::EbpfLogger;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::No;
+use crate::{
+    attach::{self, Attached, make_parent},
+    cli,
+    instance::Instance,
+    interface::{self, Interface},
+    manifest::{self, Manifest},
+    object::{self, Constants, Maps, program},
+    policy::{Override, Policy, Port},
+    preflight,
+    tables::Tables,
+};
+
+pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()> {
+    let interfaces = Override { customer: arguments.customer.clone(), upstream: arguments.upstream.clone() };
+    let policy =
+        Policy::read(&arguments.policy, &interfaces).map_err(|invalid| No::Input(invalid.to_string()))?;
+    if policy.interfaces.is_empty() {
+        return Err(No::Input(format!(
+            "{}: no interface; write `interfaces: {{customer: [eth1]}}` or give --customer eth1",
+            arguments.policy.display()
+        ))
+        .into());
+    }
+    for warning in &policy.warnings {
+        log::warn!("{warning}");
+    }
+    let mut ports = Vec::new();
+    for port in &policy.interfaces {
+        let interface = interface::require(&port.name).await?;
+        ports.push((port, interface));
+    }
+    preflight::check()?;
+    let lock = instance.lock()?;
+
+    let previous = Manifest::read(instance)?;
+    let manifest = Manifest::following(previous.as_ref(), &policy, &arguments.policy)?;
+    let mut logs = enforce(instance, &policy, &ports, previous.as_ref(), manifest, arguments.trace_frames)?;
+
+    // Not under systemd: nobody to tell, which is fine.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut tick = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = tick.tick() => logs.iter_mut().for_each(EbpfLogger::flush),
+        }
+    }
+    log::info!("instance {}: ending; the filter stays in force, `op25b detach` removes it", instance.name());
+    drop(lock);
+    Ok(())
+}
+
+type Logger = EbpfLogger<&'static dyn log::Log>;
+
+/// An interface's programs, loaded and pinned, not yet in force.
+struct Ready<'a> {
+    port: &'a Port,
+    interface: &'a Interface,
+    object: Ebpf,
+}
+
+/// Loads everything first, so that no packet meets an empty table, then swaps interface by interface; a failure
+/// takes back what was done.
+fn enforce(
+    instance: &Instance,
+    policy: &Policy,
+    ports: &[(&Port, Interface)],
+    previous: Option<&Manifest>,
+    mut manifest: Manifest,
+    trace: bool,
+) -> Result<Vec<Logger>> {
+    let tables = Tables::compile(policy, |name| manifest.numbers.get(name).copied().unwrap_or(0))
+        .map_err(|error| No::Input(error.to_string()))?;
+    let generation = instance.generation(manifest.generation);
+    // What a crash left of a generation that never took force.
+    remove_generations_but(instance, previous.map(|previous| previous.generation))?;
+
+    let mut ready = Vec::new();
+    for (port, interface) in ports {
+        let counters = instance.counters(&port.name);
+        make_parent(&counters)?;
+        fs::create_dir_all(&generation).with_context(|| format!("cannot make {}", generation.display()))?;
+        let constants = Constants { trace, ..Constants::new(policy, port.role) };
+        let maps = Maps::Pinned { tables: &generation, counters: &counters };
+        let mut object = object::create(&tables, constants, maps)?;
+        for name in [program::attached(), program::EXPLAIN] {
+            let pin = instance.program(manifest.generation, name, &port.name);
+            object::load(&mut object, name)?
+                .pin(&pin)
+                .with_context(|| format!("cannot pin the program {}", pin.display()))?;
+        }
+        let id = attached_program(&mut object)?.info()?.id();
+        manifest.interfaces.push(manifest::Interface::new(port, id));
+        ready.push(Ready { port, interface, object });
+    }
+
+    let mut done: Vec<(&Port, Attached)> = Vec::new();
+    for one in &mut ready {
+        match attach::attach(instance, one.port, one.interface, attached_program(&mut one.object)?) {
+            Ok(how) => done.push((one.port, how)),
+            Err(error) => {
+                take_back(instance, previous, &done);
+                remove_generations_but(instance, previous.map(|previous| previous.generation))?;
+                if previous.is_none() {
+                    forget(instance);
+                }
+                return Err(error.context("nothing was changed"));
+            }
+        }
+    }
+    manifest.write(instance)?;
+    leave_others(instance, previous, &manifest)?;
+    remove_generations_but(instance, Some(manifest.generation))?;
+
+    for (port, how) in &done {
+        let how = match how {
+            Attached::Anew => "attached",
+            Attached::Swapped => "swapped without a gap",
+        };
+        log::info!("{}: {how}, {}, role {}", port.name, port.attach.name(), manifest::role_name(port.role));
+    }
+    let word = if manifest.blocks { "in force" } else { "in force; it blocks nothing yet" };
+    log::info!("instance {}: generation {} {word}", instance.name(), manifest.generation);
+
+    // The maps and programs are pinned: nothing but the logs is needed from here on.
+    if !trace {
+        return Ok(Vec::new());
+    }
+    ready.into_iter().take(1).map(|mut one| Ok(EbpfLogger::init(&mut one.object)?)).collect()
+}
+
+fn attached_program(object: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = object.program_mut(program::attached()).context("the object has no program to attach")?;
+    Ok(program.try_into()?)
+}
+
+/// Brings the interfaces that were already changed back to what they ran before.
+fn take_back(instance: &Instance, previous: Option<&Manifest>, done: &[(&Port, Attached)]) {
+    for (port, how) in done {
+        let result = match (how, previous) {
+            (Attached::Swapped, Some(previous)) => restore(instance, previous, port),
+            _ => attach::detach(instance, &port.name).map(|_| ()),
+        };
+        if let Err(error) = result {
+            log::error!("{}: cannot go back to the policy before: {error:#}", port.name);
+        }
+    }
+}
+
+fn restore(instance: &Instance, previous: &Manifest, port: &Port) -> Result<()> {
+    let pin = instance.program(previous.generation, program::attached(), &port.name);
+    attach::replace(&instance.link(&port.name), &pin)
+}
+
+/// Takes the filter off interfaces that the policy no longer names.
+fn leave_others(instance: &Instance, previous: Option<&Manifest>, manifest: &Manifest) -> Result<()> {
+    let kept: HashSet<_> = manifest.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    let before = previous.map(|previous| previous.interfaces.as_slice()).unwrap_or_default();
+    for interface in before.iter().filter(|interface| !kept.contains(interface.name.as_str())) {
+        if attach::detach(instance, &interface.name)? {
+            log::warn!("{}: detached, since the policy no longer names it", interface.name);
+        }
+    }
+    Ok(())
+}
+
+fn remove_generations_but(instance: &Instance, kept: Option<u64>) -> Result<()> {
+    let directory = instance.pins().join("generations");
+    let Ok(entries) = fs::read_dir(&directory) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let number = entry.file_name().to_string_lossy().parse::<u64>().ok();
+        if number.is_none() || number != kept {
+            fs::remove_dir_all(entry.path())
+                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Leaves no trace of an instance that never was.
+fn forget(instance: &Instance) {
+    for directory in [instance.pins(), instance.state()] {
+        if let Err(error) = fs::remove_dir_all(&directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::warn!("cannot remove {}: {error}", directory.display());
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! `op25b stats`: the counters.
+
+use anyhow::Result;
+
+use super::{print, print_json};
+use crate::{cli::Output, counters, instance::Instance};
+
+pub(super) fn stats(instance: &Instance, output: Output) -> Result<()> {
+    let stats = counters::read(instance)?;
+    if output.json {
+        return print_json(&stats);
+    }
+    for interface in &stats.interfaces {
+        print(&format!("{}: role {}, attached {}", interface.name, interface.role, interface.mode))?;
+    }
+    if stats.totals.is_empty() {
+        return print("no TCP to port 25 has been seen yet");
+    }
+    let mut table = super::table(&["customer", "family", "reason", "verdict", "packets", "bytes"]);
+    for total in &stats.totals {
+        table.add_row([
+            total.customer.clone().unwrap_or_else(|| "-".to_owned()),
+            total.family.to_owned(),
+            total.reason.to_owned(),
+            total.verdict.to_owned(),
+            total.packets.to_string(),
+            total.bytes.to_string(),
+        ]);
+    }
+    print(&table.to_string())
+}

@@ -1,0 +1,202 @@
+//! `op25b status`: proves that the filter is in force, from the kernel's side, and exits 1 when it is not.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{No, print, print_json};
+use crate::{
+    attach,
+    cli::Output,
+    counters,
+    instance::Instance,
+    interface,
+    manifest::{self, Manifest},
+    policy::{Override, Policy},
+};
+
+/// `op25b status --json`.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// Attached everywhere, and the policy blocks something.
+    enforcing: bool,
+    /// `enforcing`, `monitoring`, `partial` or `detached`.
+    state: &'static str,
+    instance: String,
+    generation: u64,
+    /// Seconds that the generation has been in force.
+    age: u64,
+    /// Whether the daemon runs; the filter does not need it.
+    daemon: bool,
+    policy: PolicyStatus,
+    interfaces: Vec<InterfaceStatus>,
+    groups: Vec<manifest::Group>,
+    /// Frames judged so far, and dropped.
+    judged_packets: u64,
+    dropped_packets: u64,
+    /// What to look at.
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PolicyStatus {
+    path: String,
+    hash: String,
+    /// Whether the file says what is in force; none where it cannot be read.
+    current: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct InterfaceStatus {
+    name: String,
+    role: String,
+    mode: String,
+    /// Whether the kernel runs this generation's program there.
+    attached: bool,
+    /// The kernel's number of the program there.
+    program: Option<u32>,
+    problem: Option<String>,
+}
+
+pub(super) async fn status(instance: &Instance, output: Output) -> Result<()> {
+    let Some(manifest) = Manifest::read(instance)? else {
+        if output.json {
+            print_json(&serde_json::json!({
+                "enforcing": false,
+                "state": "detached",
+                "instance": instance.name(),
+            }))?;
+        } else {
+            print(&format!(
+                "instance {}: not attached; `op25b run --policy FILE` attaches it",
+                instance.name()
+            ))?;
+        }
+        return Err(No::Answer.into());
+    };
+    let status = look(instance, &manifest).await?;
+    if output.json {
+        print_json(&status)?
+    } else {
+        tell(&status)?
+    }
+    if status.enforcing { Ok(()) } else { Err(No::Answer.into()) }
+}
+
+async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
+    let mut interfaces = Vec::new();
+    for known in &manifest.interfaces {
+        interfaces.push(look_at(instance, known).await?);
+    }
+    let mut warnings = Vec::new();
+    let current = match Policy::read(&manifest.policy, &Override::default()) {
+        Ok(policy) if policy.hash == manifest.hash => Some(true),
+        Ok(_) => {
+            warnings.push(format!("{} has changed since it took force", manifest.policy.display()));
+            Some(false)
+        }
+        Err(invalid) => {
+            warnings.push(format!("the policy file cannot be used any more: {}", invalid.errors.join("; ")));
+            None
+        }
+    };
+    let daemon = instance.is_running();
+    if !daemon {
+        warnings.push("no daemon runs; the filter goes on without it".to_owned());
+    }
+    let totals = counters::read(instance).map(|stats| stats.totals).unwrap_or_default();
+    let attached = interfaces.iter().filter(|interface| interface.attached).count();
+    let state = match attached {
+        0 => "detached",
+        some if some < interfaces.len() => "partial",
+        _ if manifest.blocks => "enforcing",
+        _ => "monitoring",
+    };
+    Ok(Status {
+        enforcing: state == "enforcing",
+        state,
+        instance: instance.name().to_owned(),
+        generation: manifest.generation,
+        age: manifest::now().saturating_sub(manifest.since),
+        daemon,
+        policy: PolicyStatus {
+            path: manifest.policy.display().to_string(),
+            hash: manifest.hash.clone(),
+            current,
+        },
+        interfaces,
+        groups: manifest.groups.clone(),
+        judged_packets: totals.iter().map(|total| total.packets).sum(),
+        dropped_packets: totals
+            .iter()
+            .filter(|total| total.verdict != "pass")
+            .map(|total| total.packets)
+            .sum(),
+        warnings,
+    })
+}
+
+/// Compares the interface, the pinned link and the generation: all three must name one program.
+async fn look_at(instance: &Instance, known: &manifest::Interface) -> Result<InterfaceStatus> {
+    let found = interface::find(&known.name).await?;
+    let on_interface = found.as_ref().and_then(|interface| interface.xdp);
+    let pin = instance.link(&known.name);
+    let problem = if found.is_none() {
+        Some("the interface does not exist (in this network namespace)".to_owned())
+    } else if !pin.exists() {
+        Some(format!("the link {} is gone", pin.display()))
+    } else {
+        compare(&pin, known.program, on_interface)
+    };
+    Ok(InterfaceStatus {
+        name: known.name.clone(),
+        role: known.role.clone(),
+        mode: known.mode.clone(),
+        attached: problem.is_none(),
+        program: on_interface,
+        problem,
+    })
+}
+
+fn compare(pin: &Path, generation: u32, on_interface: Option<u32>) -> Option<String> {
+    let linked = attach::open(pin).and_then(|link| Ok(link.info()?.program_id()));
+    match (linked, on_interface) {
+        (Err(error), _) => Some(format!("{error:#}")),
+        (Ok(_), None) => Some("no XDP program is attached".to_owned()),
+        (Ok(linked), Some(there)) if linked != there => {
+            let name = attach::program_name(there).unwrap_or_else(|| "unnamed".to_owned());
+            Some(format!("another XDP program is attached: {name} (id {there})"))
+        }
+        (Ok(linked), _) if linked != generation => {
+            Some(format!("program {linked} is attached, the generation's is {generation}"))
+        }
+        _ => None,
+    }
+}
+
+fn tell(status: &Status) -> Result<()> {
+    let what = match status.state {
+        "enforcing" => "ENFORCING",
+        "monitoring" => "monitoring: attached, but the policy blocks nothing",
+        "partial" => "NOT ENFORCING everywhere",
+        _ => "NOT ENFORCING: attached nowhere",
+    };
+    print(&format!(
+        "instance {}: {what}; generation {}, {} s old, policy {} ({})",
+        status.instance, status.generation, status.age, status.policy.path, status.policy.hash
+    ))?;
+    for interface in &status.interfaces {
+        let state = interface.problem.as_deref().unwrap_or("attached");
+        print(&format!("  {}: role {}, {}: {state}", interface.name, interface.role, interface.mode))?;
+    }
+    for group in &status.groups {
+        let mark = if group.enforces() { "enforce" } else { &group.mode };
+        print(&format!("  group {}: {mark}", group.name))?;
+    }
+    print(&format!("  {} frames judged, {} dropped", status.judged_packets, status.dropped_packets))?;
+    for warning in &status.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(())
+}

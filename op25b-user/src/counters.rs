@@ -1,0 +1,193 @@
+//! The counters, from the pins: they are there with the daemon or without.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Map, MapData, PerCpuArray};
+use op25b_ebpf::{
+    abi::{CELLS, CELLS_OF_GROUP, Count},
+    address::Family,
+    verdict::{Reason, Verdict, cell},
+};
+use serde::Serialize;
+
+use crate::{commands::No, instance::Instance, manifest::Manifest, object::Wire};
+
+/// `op25b stats --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stats {
+    /// The running generation.
+    pub generation: u64,
+    /// Where it is attached.
+    pub interfaces: Vec<Interface>,
+    /// All that has been judged, summed over interfaces.
+    pub totals: Vec<Total>,
+}
+
+/// An interface and how it is attached.
+#[derive(Clone, Debug, Serialize)]
+pub struct Interface {
+    /// As `ip link` shows it.
+    pub name: String,
+    /// `customer`, `upstream` or `both`.
+    pub role: String,
+    /// `native`, `generic`, `tc-ingress` or `tc-egress`.
+    pub mode: String,
+}
+
+/// What has been counted of a group, family, reason and verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Total {
+    /// The group; none for sources in no group.
+    pub customer: Option<String>,
+    /// `ipv4` or `ipv6`.
+    pub family: &'static str,
+    /// Why.
+    pub reason: &'static str,
+    /// What happened.
+    pub verdict: &'static str,
+    /// Frames.
+    pub packets: u64,
+    /// Bytes, link header included.
+    pub bytes: u64,
+    /// Connection attempts; none: this version does not count them yet.
+    pub attempts: Option<u64>,
+}
+
+/// What a cell of the counters is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cell {
+    /// The group's number, zero for none.
+    pub group: u32,
+    /// Family of the customer's address.
+    pub family: Family,
+    /// Why.
+    pub reason: Reason,
+    /// What happened.
+    pub verdict: Verdict,
+}
+
+impl Cell {
+    /// The cells of one group.
+    fn of_group(group: u32) -> impl Iterator<Item = (u32, Self)> {
+        [Family::Ipv4, Family::Ipv6].into_iter().flat_map(move |family| {
+            Reason::ALL.into_iter().flat_map(move |reason| {
+                Verdict::ALL.into_iter().filter(move |verdict| occurs(reason, *verdict)).map(move |verdict| {
+                    (cell(group, family, reason, verdict), Self { group, family, reason, verdict })
+                })
+            })
+        })
+    }
+}
+
+/// Which verdicts a reason can have: the table of the manual, right column.
+const fn occurs(reason: Reason, verdict: Verdict) -> bool {
+    match reason {
+        Reason::Other => false,
+        Reason::Blocked => !matches!(verdict, Verdict::Pass),
+        Reason::UnknownSource => matches!(verdict, Verdict::Pass | Verdict::Drop),
+        Reason::Quarantined | Reason::Malformed | Reason::ReturnPath => matches!(verdict, Verdict::Drop),
+        Reason::Relay
+        | Reason::Exempt
+        | Reason::OutOfScope
+        | Reason::WouldBlock
+        | Reason::WouldMalformed
+        | Reason::WouldReturnPath => matches!(verdict, Verdict::Pass),
+    }
+}
+
+/// Name of a family in output.
+#[must_use]
+pub const fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "ipv4",
+        Family::Ipv6 => "ipv6",
+    }
+}
+
+/// Reads the counters of an instance.
+///
+/// # Errors
+///
+/// When it is not attached, or its pins are of another version.
+pub fn read(instance: &Instance) -> Result<Stats> {
+    let manifest = Manifest::require(instance)?;
+    let mut sums: BTreeMap<Cell, (u64, u64)> = BTreeMap::new();
+    for interface in &manifest.interfaces {
+        let counters = open(&instance.counters(&interface.name))?;
+        let groups = std::iter::once(0).chain(manifest.numbers.values().copied());
+        for (cell, (packets, bytes)) in nonzero(&counters, groups)? {
+            let sum = sums.entry(cell).or_default();
+            sum.0 += packets;
+            sum.1 += bytes;
+        }
+    }
+    let totals = sums
+        .into_iter()
+        .map(|(cell, (packets, bytes))| Total {
+            customer: manifest.group(cell.group).map(str::to_owned),
+            family: family_name(cell.family),
+            reason: cell.reason.name(),
+            verdict: cell.verdict.name(),
+            packets,
+            bytes,
+            attempts: None,
+        })
+        .collect();
+    let interfaces = manifest
+        .interfaces
+        .iter()
+        .map(|interface| Interface {
+            name: interface.name.clone(),
+            role: interface.role.clone(),
+            mode: interface.mode.clone(),
+        })
+        .collect();
+    Ok(Stats { generation: manifest.generation, interfaces, totals })
+}
+
+/// The counters of one interface.
+type Counters<T> = PerCpuArray<T, Wire<Count>>;
+
+/// Opens the pinned counters of an interface.
+///
+/// # Errors
+///
+/// When they are missing or have another layout.
+fn open(path: &Path) -> Result<Counters<MapData>> {
+    let map =
+        MapData::from_pin(path).with_context(|| format!("cannot open the counters {}", path.display()))?;
+    let entries = map.info()?.max_entries();
+    if entries != CELLS {
+        return Err(No::Input(format!(
+            "{} has {entries} cells, this version of op25b has {CELLS}; `op25b detach` removes it",
+            path.display()
+        ))
+        .into());
+    }
+    PerCpuArray::try_from(Map::PerCpuArray(map)).context("the counters have another layout")
+}
+
+/// The cells of these groups that have counted something: packets and bytes over all CPUs.
+///
+/// # Errors
+///
+/// When the map cannot be read.
+pub fn nonzero<T: std::borrow::Borrow<MapData>>(
+    counters: &Counters<T>,
+    groups: impl Iterator<Item = u32>,
+) -> Result<Vec<(Cell, (u64, u64))>> {
+    let mut found = Vec::new();
+    for group in groups.filter(|group| *group < CELLS / CELLS_OF_GROUP) {
+        for (number, cell) in Cell::of_group(group) {
+            let values = counters.get(&number, 0)?;
+            let sum = values
+                .iter()
+                .fold((0, 0), |(packets, bytes), Wire(count)| (packets + count.packets, bytes + count.bytes));
+            if sum != (0, 0) {
+                found.push((cell, sum));
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,348 @@
+//! The policy file as it is written: keys and shapes, nothing of their meaning. Unknown keys are errors everywhere,
+//! because in a filter an ignored key is an open port.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, de};
+use serde_yaml::Value;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// Of the format; 1.
+    pub version: u32,
+    /// Named in the notice and in reports.
+    pub operator: Option<String>,
+    /// See [`Unsupported`].
+    pub timezone: Option<Unsupported>,
+    /// Where to attach.
+    #[serde(default)]
+    pub interfaces: Interfaces,
+    /// The provider's mail servers.
+    #[serde(default)]
+    pub relays: Vec<Relay>,
+    /// The customer groups.
+    pub customers: Vec<Customer>,
+    /// Prefixes that may send.
+    #[serde(default)]
+    pub exemptions: Vec<Exemption>,
+    /// See [`Unsupported`].
+    pub exemptions_file: Option<Unsupported>,
+    /// Prefixes that may not.
+    #[serde(default)]
+    pub quarantine: Vec<Quarantine>,
+    /// See [`Unsupported`].
+    pub quarantine_file: Option<Unsupported>,
+    /// Sources in no group.
+    pub unknown_sources: UnknownSources,
+    /// Whether IPv6 is filtered at all.
+    #[serde(default)]
+    pub ipv6: Ipv6,
+    /// IPv4 in IPv6.
+    pub softwire: Option<Softwire>,
+    /// See [`Unsupported`].
+    pub notice: Option<Unsupported>,
+    /// See [`Unsupported`].
+    pub metrics: Option<Unsupported>,
+    /// See [`Unsupported`].
+    pub history: Option<Unsupported>,
+}
+
+/// A key of the format that this version does not act on yet. Refused, never ignored.
+#[derive(Debug, Deserialize)]
+pub struct Unsupported(
+    /// What was written.
+    pub Value,
+);
+
+/// The interfaces of each role.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interfaces {
+    /// Frames from customers arrive here.
+    #[serde(default)]
+    pub customer: Vec<Interface>,
+    /// Frames from the Internet arrive here.
+    #[serde(default)]
+    pub upstream: Vec<Interface>,
+}
+
+/// One interface: its name, or its name and how to attach.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// As `ip link` shows it.
+    pub name: String,
+    /// Where in the stack.
+    pub attach: Attach,
+}
+
+/// Where in the stack the filter sits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attach {
+    /// XDP in the driver.
+    #[default]
+    Native,
+    /// XDP behind the driver: slower, works everywhere.
+    Generic,
+    /// TC, arriving frames.
+    TcIngress,
+    /// TC, leaving frames.
+    TcEgress,
+}
+
+impl Attach {
+    /// The word in the policy file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::TcIngress => "tc-ingress",
+            Self::TcEgress => "tc-egress",
+        }
+    }
+}
+
+// Not an untagged enum: that would swallow the message about the wrong key.
+impl<'de> Deserialize<'de> for Interface {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Long {
+            name: String,
+            #[serde(default)]
+            attach: Attach,
+        }
+        match Value::deserialize(deserializer)? {
+            Value::String(name) => Ok(Self { name, attach: Attach::default() }),
+            value @ Value::Mapping(_) => {
+                let Long { name, attach } = serde_yaml::from_value(value).map_err(de::Error::custom)?;
+                Ok(Self { name, attach })
+            }
+            _ => Err(de::Error::custom("an interface is a name, or {name: …, attach: …}")),
+        }
+    }
+}
+
+/// A mail server of the provider.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relay {
+    /// Its name in reports.
+    pub name: String,
+    /// See [`Unsupported`].
+    pub hostname: Option<Unsupported>,
+    /// See [`Unsupported`].
+    pub within: Option<Unsupported>,
+    /// Addresses or prefixes.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+/// A customer group.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Customer {
+    /// Its name in reports.
+    pub name: String,
+    /// Whose packets these are.
+    #[serde(default)]
+    pub prefixes: Vec<String>,
+    /// See [`Unsupported`].
+    pub prefixes_file: Option<Unsupported>,
+    /// Must be written.
+    pub mode: Mode,
+    /// See [`Unsupported`].
+    pub enforce_from: Option<Unsupported>,
+    /// What happens to a blocked packet.
+    #[serde(default)]
+    pub action: Action,
+    /// Relays the group may reach; absent: all of them.
+    pub relays: Option<Vec<String>>,
+    /// Where port 25 is blocked; empty: everywhere.
+    #[serde(default)]
+    pub destinations: Vec<String>,
+    /// Packets from port 25, on `upstream` interfaces.
+    pub return_path: Option<Mode>,
+    /// See [`Unsupported`].
+    pub shared: Option<Unsupported>,
+    /// See [`Unsupported`].
+    pub ipv6_source_length: Option<Unsupported>,
+    /// Allows a prefix of length 0.
+    #[serde(default)]
+    pub allow_any: bool,
+}
+
+/// What a group does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Nothing.
+    Off,
+    /// Count.
+    Monitor,
+    /// Block.
+    Enforce,
+}
+
+impl Mode {
+    /// The word in the policy file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Monitor => "monitor",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+/// What happens to a blocked packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It vanishes.
+    #[default]
+    Drop,
+    /// It is reset.
+    Reset,
+    /// It is answered.
+    Notice,
+}
+
+/// Prefixes that may send.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exemption {
+    /// Which.
+    pub prefixes: Vec<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Where that was decided.
+    pub ticket: Option<String>,
+    /// See [`Unsupported`].
+    pub expires: Option<Unsupported>,
+}
+
+/// Prefixes that may not send, whatever else is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quarantine {
+    /// Which.
+    pub prefixes: Vec<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Where that was decided.
+    pub ticket: Option<String>,
+    /// See [`Unsupported`].
+    pub expires: Option<Unsupported>,
+    /// Leaves them the relays.
+    #[serde(default)]
+    pub relays: bool,
+}
+
+/// What happens to a source in no group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnknownSources {
+    /// It passes, counted.
+    Pass,
+    /// It is blocked.
+    Block,
+}
+
+/// Whether IPv6 is filtered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ipv6 {
+    /// By the groups' IPv6 prefixes.
+    #[default]
+    Filtered,
+    /// Not at all; must be written where no group has an IPv6 prefix.
+    Unfiltered,
+}
+
+/// IPv4 in IPv6.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Softwire {
+    /// Which address names the customer.
+    #[serde(default)]
+    pub identify_by: IdentifyBy,
+}
+
+/// Which address of a softwire names the customer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdentifyBy {
+    /// The IPv6 one.
+    #[default]
+    Outer,
+    /// The IPv4 one.
+    Inner,
+}
+
+/// A text that is no policy file, or cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Larger than [`LARGEST`].
+    #[error("{}: larger than {} MiB; put prefixes into a `prefixes_file`", path.display(), LARGEST >> 20)]
+    Large {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Its YAML, a key or a value.
+    #[error("{path}:{line}: {message}")]
+    Yaml {
+        /// Which.
+        path: String,
+        /// From 1; 1 where YAML names none.
+        line: usize,
+        /// One line.
+        message: String,
+    },
+}
+
+/// Largest policy file that is read, in bytes.
+pub const LARGEST: u64 = 64 << 20;
+
+/// Reads a policy file.
+///
+/// # Errors
+///
+/// When it cannot be read or is not of this shape.
+pub fn read(path: &std::path::Path) -> Result<(Document, String), ReadError> {
+    let failed = |source| ReadError::File { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > LARGEST {
+        return Err(ReadError::Large { path: path.to_owned() });
+    }
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let document = parse(&text, &path.display().to_string())?;
+    Ok((document, text))
+}
+
+/// Parses the text of a policy file; `path` is named in errors.
+///
+/// # Errors
+///
+/// When the text is not of this shape.
+pub fn parse(text: &str, path: &str) -> Result<Document, ReadError> {
+    serde_yaml::from_str(text).map_err(|error| {
+        let line = error.location().map_or(1, |location| location.line());
+        let message = error.to_string().replace(['\n', '\r'], " ");
+        // YAML's own " at line 3 column 5" says again what the prefix says.
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        ReadError::Yaml { path: path.to_owned(), line, message }
+    })
+}

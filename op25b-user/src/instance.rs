@@ -1,0 +1,157 @@
+//! One filter on this router: its name, and where its pins and its state lie, so that instances never meet.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::commands::No;
+
+/// Where the BPF file system is mounted (systemd and bpftool agree on it).
+pub const BPFFS: &str = "/sys/fs/bpf";
+/// State that lives as long as the pins: until the next boot.
+const STATE: &str = "/run/op25b";
+
+/// One filter on this router.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    name: String,
+}
+
+impl Instance {
+    /// The instance called `name`.
+    ///
+    /// # Errors
+    ///
+    /// When the name cannot be a file's in bpffs.
+    pub fn new(name: &str) -> Result<Self> {
+        let fits = !name.is_empty()
+            && name.len() <= 32
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        if !fits {
+            return Err(No::Input(format!("instance {name:?}: 1 to 32 letters, digits, `-` and `_`")).into());
+        }
+        Ok(Self { name: name.to_owned() })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory of its pins.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        Path::new(BPFFS).join("op25b").join(&self.name)
+    }
+
+    /// The pinned link of an interface.
+    #[must_use]
+    pub fn link(&self, interface: &str) -> PathBuf {
+        self.pins().join("links").join(pin_name(interface))
+    }
+
+    /// The pinned counters of an interface.
+    #[must_use]
+    pub fn counters(&self, interface: &str) -> PathBuf {
+        self.pins().join("counters").join(pin_name(interface))
+    }
+
+    /// The pins of one generation: its tables and its programs.
+    #[must_use]
+    pub fn generation(&self, number: u64) -> PathBuf {
+        self.pins().join("generations").join(number.to_string())
+    }
+
+    /// A generation's program for an interface.
+    #[must_use]
+    pub fn program(&self, generation: u64, kind: &str, interface: &str) -> PathBuf {
+        self.generation(generation).join(format!("{kind}:{}", pin_name(interface)))
+    }
+
+    /// The directory of its state.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        Path::new(STATE).join(&self.name)
+    }
+
+    /// Takes the instance for this process, until the file is closed.
+    ///
+    /// # Errors
+    ///
+    /// When another process has it.
+    pub fn lock(&self) -> Result<File> {
+        let directory = self.state();
+        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let path = directory.join("lock");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        if file.try_lock().is_err() {
+            let owner = read_pid(&mut file).map_or_else(String::new, |pid| format!(" (process {pid})"));
+            return Err(No::Input(format!(
+                "instance {} is running already{owner}; stop it, or choose another --instance",
+                self.name
+            ))
+            .into());
+        }
+        file.set_len(0)?;
+        write!(file, "{}", std::process::id())?;
+        Ok(file)
+    }
+
+    /// Ends the daemon of this instance, if there is one, and takes the instance.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within five seconds.
+    pub fn take_over(&self) -> Result<Option<File>> {
+        let path = self.state().join("lock");
+        let Ok(mut file) = File::options().read(true).write(true).open(&path) else {
+            return Ok(None);
+        };
+        if file.try_lock().is_ok() {
+            return Ok(Some(file));
+        }
+        let pid = read_pid(&mut file).with_context(|| format!("{} names no process", path.display()))?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).with_context(|| format!("cannot end process {pid}"))?;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(5) {
+            if file.try_lock().is_ok() {
+                return Ok(Some(file));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        anyhow::bail!("process {pid} does not end");
+    }
+
+    /// Whether a daemon has the instance.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        File::open(self.state().join("lock")).is_ok_and(|file| file.try_lock().is_err())
+    }
+}
+
+fn read_pid(file: &mut File) -> Option<i32> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// bpffs refuses names with a dot (`eth0.100`), interfaces never have a colon.
+fn pin_name(interface: &str) -> String {
+    interface.replace('.', ":")
+}
