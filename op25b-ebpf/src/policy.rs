@@ -15,7 +15,7 @@ pub trait Policy {
     fn server(&self, address: Address) -> Server;
 
     /// The group with this number, from 1.
-    fn group(&self, number: u32) -> Option<Group>;
+    fn group(&self, number: u32) -> Option<&Group>;
 
     /// `unknown_sources: block`.
     fn blocks_unknown_sources(&self) -> bool;

@@ -247,7 +247,7 @@ fn from_customer<P: Policy>(flow: &Flow, role: Role, policy: &P) -> Decision {
     if group.mode == Mode::Off as u8 {
         return decided(Reason::Exempt, Verdict::Pass, 0);
     }
-    if flow.readable && is_out_of_scope(&group, server) {
+    if flow.readable && is_out_of_scope(group, server) {
         return decided(Reason::OutOfScope, Verdict::Pass, 0);
     }
     match (group.mode == Mode::Enforce as u8, flow.readable) {
@@ -283,7 +283,7 @@ fn to_customer<P: Policy>(flow: &Flow, policy: &P) -> Decision {
     let Some(group) = group else {
         return decided(Reason::ReturnPath, Verdict::Drop, 0);
     };
-    if is_out_of_scope(&group, sender) {
+    if is_out_of_scope(group, sender) {
         return decided(Reason::OutOfScope, Verdict::Pass, 0);
     }
     if group.return_path == Mode::Off as u8 {

@@ -1,29 +1,89 @@
-//! Putting a generation in force on the interfaces, and taking it away: links are swapped, never left open.
+//! Putting a generation in force on the interfaces, and taking it away: programs are swapped, no interface is left
+//! open in between.
+
+mod tc;
+mod xdp;
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use aya::programs::{
-    ProgramError, ProgramInfo, Xdp, XdpMode,
-    links::{FdLink, PinnedLink},
-    loaded_programs,
-    xdp::{XdpLink, XdpLinkId},
+use aya::{
+    Ebpf,
+    programs::{
+        ProgramInfo,
+        links::{FdLink, PinnedLink},
+        loaded_programs,
+    },
+    util::KernelVersion,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    document::Attach,
+    instance::Instance,
+    interface::{self, Interface},
+    object::program,
+    policy::Port,
 };
 
-use aya_obj::programs::XdpAttachType;
+/// The kernel's mechanism behind an `attach` word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// An XDP link: replaced in one step.
+    Xdp,
+    /// A tcx link (Linux 6.6): replaced in one step.
+    Tcx,
+    /// A classifier of the clsact qdisc: its program is replaced in one step, but it is not a link: it lives with the
+    /// interface, and nothing pins it.
+    Clsact,
+}
 
-use crate::{commands::No, document::Attach, instance::Instance, interface::Interface, policy::Port};
+impl Hook {
+    /// The one that this kernel has for an `attach` word.
+    #[must_use]
+    pub fn of(attach: Attach) -> Self {
+        let tcx = KernelVersion::new(6, 6, 0);
+        match attach {
+            Attach::Native | Attach::Generic => Self::Xdp,
+            Attach::TcIngress | Attach::TcEgress
+                if KernelVersion::current().is_ok_and(|kernel| kernel >= tcx) =>
+            {
+                Self::Tcx
+            }
+            Attach::TcIngress | Attach::TcEgress => Self::Clsact,
+        }
+    }
+
+    /// The object's program for it.
+    #[must_use]
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => program::attached_xdp(),
+            Self::Tcx | Self::Clsact => program::TC,
+        }
+    }
+
+    /// The sibling that answers what the program would do.
+    #[must_use]
+    pub const fn sibling(self) -> &'static str {
+        match self {
+            Self::Xdp => program::EXPLAIN,
+            Self::Tcx | Self::Clsact => program::EXPLAIN_TC,
+        }
+    }
+}
 
 /// How a port got its program, for who has to undo it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// There was no link of ours.
+    /// There was nothing of ours.
     Anew,
-    /// The link was there and has the new program now; no packet went unfiltered.
+    /// Our program was there and is replaced; no packet went unfiltered.
     Swapped,
 }
 
-/// Puts a loaded program in force on a port. The link is pinned: it outlives this process.
+/// Puts a loaded program in force on a port. It outlives this process.
 ///
 /// # Errors
 ///
@@ -32,73 +92,60 @@ pub fn attach(
     instance: &Instance,
     port: &Port,
     interface: &Interface,
-    program: &mut Xdp,
+    object: &mut Ebpf,
 ) -> Result<Attached> {
-    let pin = instance.link(&port.name);
-    if pin.exists() {
-        if swap(&pin, interface, program)? {
-            return Ok(Attached::Swapped);
-        }
-        // The interface that the link was for is gone; one of the same name is here.
-        fs::remove_file(&pin).with_context(|| format!("cannot remove the stale pin {}", pin.display()))?;
+    let hook = Hook::of(port.attach);
+    let program = object.program_mut(hook.program()).context("the object has no program to attach")?;
+    match hook {
+        Hook::Xdp => xdp::attach(instance, port, interface, program.try_into()?),
+        Hook::Tcx | Hook::Clsact => tc::attach(instance, port, hook, program.try_into()?),
     }
-    if let Some(id) = interface.xdp {
-        return Err(taken(port, id));
-    }
-    let mode = match port.attach {
-        Attach::Native => XdpMode::Driver,
-        Attach::Generic => XdpMode::Skb,
-        Attach::TcIngress | Attach::TcEgress => return Err(No::Input(not_yet(port)).into()),
-    };
-    let link =
-        program.attach_to_if_index(interface.index, mode).map_err(|error| refused(port, interface, error))?;
-    let link = take(program, link)?;
-    make_parent(&pin)?;
-    // Dropping the link after it is pinned closes a descriptor, nothing more.
-    drop(link.pin(&pin).with_context(|| format!("cannot pin the link {}", pin.display()))?);
-    Ok(Attached::Anew)
 }
 
-/// Replaces the program of a pinned link. False: the link's interface is gone, or it is another one now.
-fn swap(pin: &Path, interface: &Interface, program: &mut Xdp) -> Result<bool> {
-    let link = open(pin)?;
-    let Some(on_interface) = interface.xdp else { return Ok(false) };
-    if link.info()?.program_id() != on_interface {
-        return Ok(false);
-    }
-    let link = XdpLink::try_from(link)
-        .map_err(|_| No::Input(format!("{} is not a link of op25b; remove it", pin.display())))?;
-    let id = program
-        .attach_to_link(link)
-        .with_context(|| format!("cannot swap the program of {}", pin.display()))?;
-    drop(take(program, id)?);
-    Ok(true)
-}
-
-/// Gives a pinned link a pinned program.
+/// Gives a port back the pinned program of an earlier generation.
 ///
 /// # Errors
 ///
-/// When either pin is gone or the kernel refuses.
-pub fn replace(link: &Path, program: &Path) -> Result<()> {
-    let mut program = Xdp::from_pin(program, XdpAttachType::Interface)
-        .with_context(|| format!("cannot open the program {}", program.display()))?;
-    let link = XdpLink::try_from(open(link)?)?;
-    let id = program.attach_to_link(link)?;
-    drop(take(&mut program, id)?);
-    Ok(())
+/// When the program or the link is gone, or the kernel refuses.
+pub fn restore(instance: &Instance, generation: u64, port: &Port) -> Result<()> {
+    let hook = Hook::of(port.attach);
+    let program = instance.program(generation, hook.program(), &port.name, port.attach);
+    match hook {
+        Hook::Xdp => xdp::restore(&instance.link(&port.name, port.attach), &program),
+        Hook::Tcx | Hook::Clsact => {
+            tc::restore(&instance.link(&port.name, port.attach), port, hook, &program)
+        }
+    }
 }
 
-/// The link as a descriptor of its own, so that the program can be dropped without it.
-fn take(program: &mut Xdp, id: XdpLinkId) -> Result<FdLink> {
-    FdLink::try_from(program.take_link(id)?).map_err(|_| {
-        No::Input(
-            "the kernel attached the program without a link, so that it could not be swapped in one step; \
-             it was taken off again"
-                .to_owned(),
-        )
-        .into()
-    })
+/// Takes the program off an interface, which is unfiltered from here on. Whether there was one.
+///
+/// # Errors
+///
+/// When it is there and cannot be taken off.
+pub fn detach(instance: &Instance, interface: &str, attach: Attach) -> Result<bool> {
+    if Hook::of(attach) == Hook::Clsact {
+        return tc::detach_clsact(interface, attach);
+    }
+    let pin = instance.link(interface, attach);
+    match fs::remove_file(&pin) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", pin.display())),
+    }
+}
+
+/// The kernel's numbers of the programs at an interface's hook, in the order in which they run.
+///
+/// # Errors
+///
+/// When the kernel does not answer.
+pub async fn programs(interface: &Interface, name: &str, attach: Attach) -> Result<Vec<u32>> {
+    match Hook::of(attach) {
+        Hook::Xdp => Ok(interface.xdp.into_iter().collect()),
+        Hook::Tcx => tc::programs(name, attach),
+        Hook::Clsact => interface::classifiers(interface.index, attach == Attach::TcIngress).await,
+    }
 }
 
 /// Opens a pinned link.
@@ -122,32 +169,11 @@ pub fn make_parent(pin: &Path) -> Result<()> {
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))
 }
 
-/// Removes a port's link: the interface is unfiltered from here on.
-///
-/// # Errors
-///
-/// When the pin is there and cannot be removed.
-pub fn detach(instance: &Instance, interface: &str) -> Result<bool> {
-    let pin = instance.link(interface);
-    match fs::remove_file(&pin) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot remove {}", pin.display())),
-    }
-}
-
-fn not_yet(port: &Port) -> String {
-    format!("{}: `attach: {}` is not yet supported; write native or generic", port.name, port.attach.name())
-}
-
-fn taken(port: &Port, id: u32) -> anyhow::Error {
-    let name = program_name(id).unwrap_or_else(|| "unnamed".to_owned());
-    No::Input(format!(
-        "{}: another XDP program is attached: {name} (id {id}); an interface takes one. Detach it \
-         (`ip link set dev {} xdp off`, or with the tool that attached it), or filter on another interface",
-        port.name, port.name
-    ))
-    .into()
+/// Pins a link. Dropping it afterwards closes a descriptor, nothing more.
+fn pin(link: FdLink, path: &Path) -> Result<()> {
+    make_parent(path)?;
+    drop(link.pin(path).with_context(|| format!("cannot pin the link {}", path.display()))?);
+    Ok(())
 }
 
 /// The name of a loaded program.
@@ -155,30 +181,4 @@ fn taken(port: &Port, id: u32) -> anyhow::Error {
 pub fn program_name(id: u32) -> Option<String> {
     let program: ProgramInfo = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id)?;
     program.name_as_str().map(str::to_owned)
-}
-
-/// Why an interface does not take the program, and what helps.
-fn refused(port: &Port, interface: &Interface, error: ProgramError) -> anyhow::Error {
-    let code = match &error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
-    };
-    let name = &port.name;
-    let why = match code {
-        Some(nix::libc::EOPNOTSUPP) => format!(
-            "{name}: the driver has no native XDP; write `{{name: {name}, attach: generic}}` in the policy, which \
-             is slower and works everywhere"
-        ),
-        Some(nix::libc::ERANGE | nix::libc::EINVAL) => format!(
-            "{name}: the driver refuses native XDP at MTU {}; lower it (`ip link set dev {name} mtu 1500`) or \
-             write `{{name: {name}, attach: generic}}`",
-            interface.mtu
-        ),
-        Some(nix::libc::EBUSY | nix::libc::EEXIST) => {
-            format!("{name}: another XDP program was attached meanwhile; `ip link show dev {name}` names it")
-        }
-        Some(nix::libc::EPERM) => format!("{name}: not permitted: attaching needs CAP_NET_ADMIN"),
-        _ => return anyhow::Error::new(error).context(format!("{name}: cannot attach")),
-    };
-    No::Input(why).into()
 }

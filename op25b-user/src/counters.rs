@@ -32,7 +32,7 @@ pub struct Interface {
     /// `customer`, `upstream` or `both`.
     pub role: String,
     /// `native`, `generic`, `tc-ingress` or `tc-egress`.
-    pub mode: String,
+    pub mode: &'static str,
 }
 
 /// What has been counted of a group, family, reason and verdict.
@@ -114,7 +114,7 @@ pub fn read(instance: &Instance) -> Result<Stats> {
     let manifest = Manifest::require(instance)?;
     let mut sums: BTreeMap<Cell, (u64, u64)> = BTreeMap::new();
     for interface in &manifest.interfaces {
-        let counters = open(&instance.counters(&interface.name))?;
+        let counters = open(&instance.counters(&interface.name, interface.mode))?;
         let groups = std::iter::once(0).chain(manifest.numbers.values().copied());
         for (cell, (packets, bytes)) in nonzero(&counters, groups)? {
             let sum = sums.entry(cell).or_default();
@@ -140,7 +140,7 @@ pub fn read(instance: &Instance) -> Result<Stats> {
         .map(|interface| Interface {
             name: interface.name.clone(),
             role: interface.role.clone(),
-            mode: interface.mode.clone(),
+            mode: interface.mode.name(),
         })
         .collect();
     Ok(Stats { generation: manifest.generation, interfaces, totals })

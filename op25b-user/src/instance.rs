@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::commands::No;
+use crate::{commands::No, document::Attach};
 
 /// Where the BPF file system is mounted (systemd and bpftool agree on it).
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -54,16 +54,16 @@ impl Instance {
         Path::new(BPFFS).join("op25b").join(&self.name)
     }
 
-    /// The pinned link of an interface.
+    /// The pinned link of an interface at one hook.
     #[must_use]
-    pub fn link(&self, interface: &str) -> PathBuf {
-        self.pins().join("links").join(pin_name(interface))
+    pub fn link(&self, interface: &str, attach: Attach) -> PathBuf {
+        self.pins().join("links").join(pin_name(interface, attach))
     }
 
-    /// The pinned counters of an interface.
+    /// The pinned counters of an interface at one hook.
     #[must_use]
-    pub fn counters(&self, interface: &str) -> PathBuf {
-        self.pins().join("counters").join(pin_name(interface))
+    pub fn counters(&self, interface: &str, attach: Attach) -> PathBuf {
+        self.pins().join("counters").join(pin_name(interface, attach))
     }
 
     /// The pins of one generation: its tables and its programs.
@@ -72,10 +72,10 @@ impl Instance {
         self.pins().join("generations").join(number.to_string())
     }
 
-    /// A generation's program for an interface.
+    /// A generation's program for an interface at one hook.
     #[must_use]
-    pub fn program(&self, generation: u64, kind: &str, interface: &str) -> PathBuf {
-        self.generation(generation).join(format!("{kind}:{}", pin_name(interface)))
+    pub fn program(&self, generation: u64, program: &str, interface: &str, attach: Attach) -> PathBuf {
+        self.generation(generation).join(format!("{program}:{}", pin_name(interface, attach)))
     }
 
     /// The directory of its state.
@@ -152,6 +152,6 @@ fn read_pid(file: &mut File) -> Option<i32> {
 }
 
 /// bpffs refuses names with a dot (`eth0.100`), interfaces never have a colon.
-fn pin_name(interface: &str) -> String {
-    interface.replace('.', ":")
+fn pin_name(interface: &str, attach: Attach) -> String {
+    format!("{}:{}", interface.replace('.', ":"), attach.name())
 }

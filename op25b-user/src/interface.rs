@@ -2,7 +2,10 @@
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::{
+    link::{LinkAttribute, LinkLayerType, LinkXdp, XdpAttached},
+    tc::{TcAttribute, TcFilterBpfOption, TcOption},
+};
 
 use crate::commands::No;
 
@@ -15,6 +18,8 @@ pub struct Interface {
     pub mtu: u32,
     /// The XDP program on it, by the kernel's number.
     pub xdp: Option<u32>,
+    /// Whether its frames start with an Ethernet header; ppp, tun and wireguard have none.
+    pub ethernet: bool,
 }
 
 /// Asks for an interface by name; `None` where there is none.
@@ -35,7 +40,8 @@ pub async fn find(name: &str) -> Result<Option<Interface>> {
         }
         Err(error) => return Err(error).with_context(|| format!("cannot ask for interface {name}")),
     };
-    let mut interface = Interface { index: message.header.index, ..Interface::default() };
+    let ethernet = matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
+    let mut interface = Interface { index: message.header.index, ethernet, ..Interface::default() };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
@@ -65,4 +71,30 @@ fn xdp_program(attributes: &[LinkXdp]) -> Option<u32> {
         _ => None,
     });
     if attached { program } else { None }
+}
+
+/// The BPF programs in the clsact qdisc of an interface, by the kernel's number, in the order in which they run.
+///
+/// # Errors
+///
+/// When netlink does not answer.
+pub async fn classifiers(index: u32, ingress: bool) -> Result<Vec<u32>> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
+    let connection = tokio::spawn(connection);
+    let mut request = handle.traffic_filter(index.cast_signed());
+    let request = if ingress { request.get().ingress() } else { request.get().egress() };
+    let filters: Vec<_> = request.execute().try_collect().await.context("cannot ask for classifiers")?;
+    connection.abort();
+    let options =
+        filters.iter().flat_map(|filter| &filter.attributes).filter_map(|attribute| match attribute {
+            TcAttribute::Options(options) => Some(options),
+            _ => None,
+        });
+    Ok(options
+        .flatten()
+        .filter_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+            _ => None,
+        })
+        .collect())
 }

@@ -12,8 +12,9 @@ use op25b_ebpf::abi::{self, GROUPS, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    attach::Hook,
     commands::No,
-    document::Mode,
+    document::{Attach, Mode},
     instance::Instance,
     policy::{Policy, Port},
 };
@@ -51,7 +52,9 @@ pub struct Interface {
     /// `customer`, `upstream` or `both`.
     pub role: String,
     /// How it is attached.
-    pub mode: String,
+    pub mode: Attach,
+    /// The kernel's mechanism behind that.
+    pub hook: Hook,
     /// The kernel's number of the program.
     pub program: u32,
 }
@@ -168,7 +171,8 @@ impl Interface {
         Self {
             name: port.name.clone(),
             role: role_name(port.role).to_owned(),
-            mode: port.attach.name().to_owned(),
+            mode: port.attach,
+            hook: Hook::of(port.attach),
             program,
         }
     }

@@ -1,13 +1,13 @@
 //! The embedded kernel object: created with a generation's tables and one interface's constants. The only place
 //! that hands structures to the kernel.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader, Pod, VerifierLogLevel,
     maps::{Array, MapData},
-    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
+    programs::{Program, ProgramError, TestRun, TestRunOptions, TestRunResult},
     util::KernelVersion,
 };
 use op25b_ebpf::{
@@ -58,15 +58,15 @@ pub struct Constants {
 }
 
 impl Constants {
-    /// An Ethernet interface of this role under a policy.
+    /// An interface of this kind and role under a policy.
     #[must_use]
-    pub fn new(policy: &Policy, role: Role) -> Self {
+    pub fn new(policy: &Policy, role: Role, link: Link) -> Self {
         let softwire = match policy.softwire {
             None => Softwire::Closed,
             Some(IdentifyBy::Outer) => Softwire::Outer,
             Some(IdentifyBy::Inner) => Softwire::Inner,
         };
-        Self { link: Link::Ethernet, role, softwire, trace: false }
+        Self { link, role, softwire, trace: false }
     }
 }
 
@@ -90,14 +90,18 @@ pub mod program {
     pub const XDP: &str = "op25b_xdp";
     /// Attached to an interface, takes frames of several buffers (Linux 5.18).
     pub const XDP_FRAGS: &str = "op25b_xdp_frags";
+    /// Attached to the TC hook.
+    pub const TC: &str = "op25b_tc";
     /// Answers what would happen; never attached.
     pub const EXPLAIN: &str = "op25b_explain";
+    /// The same, for the TC hook.
+    pub const EXPLAIN_TC: &str = "op25b_explain_tc";
     /// Passes everything; the floor of measurements.
     pub const PASS: &str = "op25b_pass";
 
-    /// The one that this kernel attaches.
+    /// The one that this kernel attaches to XDP.
     #[must_use]
-    pub fn attached() -> &'static str {
+    pub fn attached_xdp() -> &'static str {
         let multi_buffer = super::KernelVersion::new(5, 18, 0);
         if super::KernelVersion::current().is_ok_and(|kernel| kernel >= multi_buffer) {
             XDP_FRAGS
@@ -210,10 +214,15 @@ fn array<V: Pod>(object: &mut Ebpf, name: &str, values: impl Iterator<Item = V>)
 /// # Errors
 ///
 /// When the verifier or the kernel refuses it.
-pub fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+pub fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     let program = object.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
-    let program: &mut Xdp = program.try_into()?;
-    program.load().map_err(explained).with_context(|| format!("the kernel does not take program {name}"))?;
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        other => anyhow::bail!("program {name} is of another kind: {:?}", other.prog_type()),
+    }
+    .map_err(explained)
+    .with_context(|| format!("the kernel does not take program {name}"))?;
     Ok(program)
 }
 
@@ -235,13 +244,10 @@ fn explained(error: ProgramError) -> anyhow::Error {
 /// # Errors
 ///
 /// When the kernel refuses the frame: it takes 14 bytes and more.
-pub fn run(program: &Xdp, frame: &[u8]) -> Result<u32> {
+pub fn run(
+    program: &impl for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+    frame: &[u8],
+) -> Result<u32> {
     let options = TestRunOptions { data_in: Some(frame), ..Default::default() };
     Ok(program.test_run(options).context("cannot run the program on a frame")?.return_value)
-}
-
-/// Paths of the pinned tables of a generation, for who opens them.
-#[must_use]
-pub fn table_pins(directory: &Path) -> Vec<PathBuf> {
-    TABLES.iter().map(|name| directory.join(name)).collect()
 }

@@ -259,18 +259,18 @@ impl Reader<'_> {
         let flags_given = !replaced.customer.is_empty() || !replaced.upstream.is_empty();
         let (customer, upstream) = if flags_given {
             // `--customer eth1` keeps how the policy attaches to eth1.
-            let known = |interface: Interface| {
-                written
-                    .customer
-                    .iter()
-                    .chain(&written.upstream)
-                    .find(|known| known.name == interface.name)
-                    .cloned()
-                    .unwrap_or(interface)
+            let known = |interfaces: Vec<Interface>, role: &[Interface], other: &[Interface]| {
+                interfaces
+                    .into_iter()
+                    .map(|interface| {
+                        let mut written = role.iter().chain(other);
+                        written.find(|known| known.name == interface.name).cloned().unwrap_or(interface)
+                    })
+                    .collect::<Vec<_>>()
             };
             (
-                plain(&replaced.customer).into_iter().map(known).collect(),
-                plain(&replaced.upstream).into_iter().map(known).collect(),
+                known(plain(&replaced.customer), &written.customer, &written.upstream),
+                known(plain(&replaced.upstream), &written.upstream, &written.customer),
             )
         } else {
             (written.customer.clone(), written.upstream.clone())
@@ -294,18 +294,24 @@ impl Reader<'_> {
                     ),
                 );
             }
-            match ports.iter_mut().find(|port| port.name == interface.name) {
+            if ports
+                .iter()
+                .any(|port| port.name == interface.name && two_xdp_modes(port.attach, interface.attach))
+            {
+                self.error(
+                    &interface.name,
+                    format_args!(
+                        "interface {} is listed as native and as generic; XDP is one or the other",
+                        interface.name
+                    ),
+                );
+            }
+            match ports.iter_mut().find(|port| port.name == interface.name && port.attach == interface.attach)
+            {
                 None => ports.push(Port { name: interface.name.clone(), role, attach: interface.attach }),
                 Some(port) if port.role.0 & role.0 != 0 => {
                     let name = port.name.clone();
                     self.error(&name, format_args!("interface {name} is listed twice in one role"));
-                }
-                Some(port) if port.attach != interface.attach => {
-                    let name = port.name.clone();
-                    self.error(
-                        &name,
-                        format_args!("interface {name} has two roles: `attach` must be the same in both"),
-                    );
                 }
                 Some(port) => port.role = Role(port.role.0 | role.0),
             }
@@ -555,6 +561,10 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+const fn two_xdp_modes(one: Attach, other: Attach) -> bool {
+    matches!((one, other), (Attach::Native, Attach::Generic) | (Attach::Generic, Attach::Native))
 }
 
 /// Whether all of `inner` lies in `outer`.

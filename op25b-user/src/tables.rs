@@ -378,8 +378,8 @@ impl Lookup for Tables {
         self.servers.get(number as usize).copied().unwrap_or_default()
     }
 
-    fn group(&self, number: u32) -> Option<abi::Group> {
-        if number == 0 { None } else { self.groups.get(number as usize).copied() }
+    fn group(&self, number: u32) -> Option<&abi::Group> {
+        if number == 0 { None } else { self.groups.get(number as usize) }
     }
 
     fn blocks_unknown_sources(&self) -> bool {

@@ -1,98 +1,126 @@
-//! The one place with packet pointer arithmetic.
+//! The one place with packet pointer arithmetic: how each hook's frames are read.
 
-use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    helpers::generated::bpf_skb_load_bytes,
+};
 use op25b_ebpf::{
-    address::Family,
-    found::{FARTHEST, Found},
-    frame::{Extension, Network, Sight},
+    found::{FARTHEST, Found, Wrapping},
     packet::Packet,
+    verdict::Verdict,
 };
 
 /// A frame in the kernel.
 pub(crate) trait Frame: Packet {
-    /// Bytes of the whole frame.
-    fn length(&self) -> u64;
+    /// What the kernel hands to a program of the hook.
+    type Context;
+
+    /// The frame of an entry point's context.
+    fn new(context: *mut Self::Context) -> Self;
+
+    /// What the kernel took off the frame before the hook.
+    fn stripped(&self) -> Wrapping;
+
+    /// Decides a frame and counts it.
+    fn judge(&self, found: Found) -> Verdict;
 }
 
 /// A frame at the XDP hook.
 pub(crate) struct XdpFrame {
-    context: *mut xdp_md,
+    pub(super) context: *mut xdp_md,
 }
 
 impl XdpFrame {
-    /// The frame of an entry point's context.
-    #[inline(always)]
-    pub(crate) fn new(context: *mut xdp_md) -> Self {
-        Self { context }
-    }
-
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         // SAFETY: the kernel hands every XDP program a valid `xdp_md`.
         unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) }
     }
-}
 
-impl Packet for XdpFrame {
+    /// The `N` bytes at `offset`.
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        if offset > FARTHEST {
-            return None;
-        }
-        let (data, end) = self.bounds();
-        let at = sum(data, offset);
-        if at + N > end {
-            return None;
-        }
-        // SAFETY: `at..at + N` lies between `data` and `data_end`; an array of bytes has no alignment.
-        Some(unsafe { *(at as *const [u8; N]) })
+    pub(super) fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        read(self.bounds(), offset)
     }
 
+    /// Bytes of the whole frame.
     #[inline(always)]
-    fn walk(&self, _: Sight) -> Found {
-        Found(super::op25b_walk_xdp(self.context))
-    }
-
-    #[inline(always)]
-    fn network(&self, network: Network, _: Sight) -> Found {
-        let ipv6 = matches!(network.family, Family::Ipv6);
-        Found(super::op25b_network_xdp(self.context, network.at as u64, u64::from(ipv6)))
-    }
-
-    #[inline(always)]
-    fn extension(&self, protocol: u8, at: usize) -> Extension {
-        unpack(super::op25b_extension_xdp(self.context, u64::from(protocol), at as u64))
-    }
-}
-
-impl Frame for XdpFrame {
-    #[inline(always)]
-    fn length(&self) -> u64 {
+    pub(super) fn length(&self) -> u64 {
         let (data, end) = self.bounds();
         (end - data) as u64
     }
+
+    /// Packets that the frame stands for.
+    #[inline(always)]
+    pub(super) fn packets(&self) -> u64 {
+        1
+    }
+
+    /// A driver with receive VLAN offload takes a tag off before XDP and tells nobody.
+    #[inline(always)]
+    pub(super) fn stripped(&self) -> Wrapping {
+        Wrapping::NONE
+    }
 }
 
-const CUT: u64 = u64::MAX;
-const LATER_FRAGMENT: u64 = u64::MAX - 1;
+/// A frame at the TC hook.
+pub(crate) struct TcFrame {
+    pub(super) context: *mut __sk_buff,
+}
 
-/// An extension header's answer as a subprogram returns it: what follows in the low byte, its offset above.
-#[inline(always)]
-pub(super) fn pack(extension: Extension) -> u64 {
-    match extension {
-        Extension::Passed(protocol, at) => (at as u64) << 8 | u64::from(protocol),
-        Extension::LaterFragment => LATER_FRAGMENT,
-        Extension::Cut => CUT,
+impl TcFrame {
+    /// The `N` bytes at `offset`: from the linear part where they are there, from the pages behind it otherwise.
+    #[inline(always)]
+    pub(super) fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // SAFETY: the kernel hands every TC program a valid `__sk_buff`.
+        let bounds = unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) };
+        if let Some(bytes) = read(bounds, offset) {
+            return Some(bytes);
+        }
+        let mut bytes = [0; N];
+        // SAFETY: the helper writes N bytes to an array of N, or fails.
+        let result = unsafe {
+            bpf_skb_load_bytes(self.context.cast(), offset as u32, bytes.as_mut_ptr().cast(), N as u32)
+        };
+        if result == 0 { Some(bytes) } else { None }
+    }
+
+    /// Bytes of the whole frame.
+    #[inline(always)]
+    pub(super) fn length(&self) -> u64 {
+        // SAFETY: as in `bytes`.
+        u64::from(unsafe { (*self.context).len })
+    }
+
+    /// Packets that the frame stands for: segmentation offload puts many into one.
+    #[inline(always)]
+    pub(super) fn packets(&self) -> u64 {
+        // SAFETY: as in `bytes`.
+        match unsafe { (*self.context).gso_segs } {
+            0 => 1,
+            segments => u64::from(segments),
+        }
+    }
+
+    /// A tag travels beside the frame here.
+    #[inline(always)]
+    pub(super) fn stripped(&self) -> Wrapping {
+        // SAFETY: as in `bytes`.
+        if unsafe { (*self.context).vlan_present } == 0 { Wrapping::NONE } else { Wrapping::VLAN }
     }
 }
 
 #[inline(always)]
-fn unpack(packed: u64) -> Extension {
-    match packed {
-        CUT => Extension::Cut,
-        LATER_FRAGMENT => Extension::LaterFragment,
-        _ => Extension::Passed(packed as u8, (packed >> 8) as usize & FARTHEST),
+fn read<const N: usize>((data, end): (usize, usize), offset: usize) -> Option<[u8; N]> {
+    if offset > FARTHEST {
+        return None;
     }
+    let at = sum(data, offset);
+    if at + N > end {
+        return None;
+    }
+    // SAFETY: `at..at + N` lies between `data` and `data_end`; an array of bytes has no alignment.
+    Some(unsafe { *(at as *const [u8; N]) })
 }
 
 /// The sum, in a register of which LLVM knows nothing, with a bound that the verifier sees. Otherwise LLVM drops a

@@ -131,8 +131,8 @@ impl Policy for Tables {
     }
 
     #[inline(always)]
-    fn group(&self, number: u32) -> Option<Group> {
-        if number == 0 { None } else { CUSTOMER_GROUPS.get(number).copied() }
+    fn group(&self, number: u32) -> Option<&Group> {
+        if number == 0 { None } else { CUSTOMER_GROUPS.get(number) }
     }
 
     #[inline(always)]
@@ -169,11 +169,11 @@ extern "C" fn op25b_server(family: u64, high: u64, low: u64) -> u32 {
 
 /// Adds a frame to a cell of this interface.
 #[inline(always)]
-pub(crate) fn count(cell: u32, bytes: u64) {
+pub(crate) fn count(cell: u32, packets: u64, bytes: u64) {
     if let Some(count) = COUNTERS.get_ptr_mut(cell) {
         // SAFETY: the pointer is to this CPU's own copy, and a program is not interrupted by another of its hook.
         unsafe {
-            (*count).packets += 1;
+            (*count).packets += packets;
             (*count).bytes += bytes;
         }
     }

@@ -5,19 +5,23 @@ use std::{fs, io, path::Path};
 use anyhow::{Context as _, Result};
 
 use super::print;
-use crate::instance::Instance;
+use crate::{attach, instance::Instance, manifest::Manifest};
 
 pub(super) fn detach(instance: &Instance) -> Result<()> {
     let lock = instance.take_over()?;
-    let links = instance.pins().join("links");
     let mut interfaces = Vec::new();
-    if let Ok(entries) = fs::read_dir(&links) {
-        for entry in entries {
-            interfaces.push(entry?.file_name().to_string_lossy().replace(':', "."));
+    // A damaged manifest must not keep anybody from taking the filter off.
+    let manifest = Manifest::read(instance).unwrap_or_else(|error| {
+        log::warn!("{error:#}");
+        None
+    });
+    for interface in manifest.iter().flat_map(|manifest| &manifest.interfaces) {
+        if attach::detach(instance, &interface.name, interface.mode)? {
+            interfaces.push(interface.name.clone());
         }
     }
-    // The links first: what they hold is of no use to anybody afterwards.
-    remove(&links)?;
+    // Links that no manifest names come off with their pins.
+    remove(&instance.pins().join("links"))?;
     let was_there = remove(&instance.pins())? | remove(&instance.state())?;
     drop(lock);
     match (was_there, interfaces.is_empty()) {

@@ -1,12 +1,13 @@
 //! `op25b explain`: one frame through the real kernel program.
 
 use anyhow::{Context as _, Result};
-use aya::programs::Xdp;
+use aya::programs::{SchedClassifier, Xdp};
 use aya_obj::programs::XdpAttachType;
-use op25b_ebpf::abi::{Answer, Role};
+use op25b_ebpf::abi::{Answer, Link, Role};
 
 use super::{No, check::position, print, print_json};
 use crate::{
+    attach::Hook,
     cli::{self, RoleName},
     explain::{Explanation, Syn, frame, sentence},
     instance::Instance,
@@ -56,8 +57,9 @@ const fn role(name: RoleName) -> Role {
 fn by_policy(policy: &Policy, role: Role, frame: &[u8]) -> Result<Explanation> {
     let tables = Tables::compile(policy, |name| position(policy, name))
         .map_err(|error| No::Input(error.to_string()))?;
-    let mut object = object::create(&tables, Constants::new(policy, role), Maps::Own)?;
-    let program = object::load(&mut object, program::EXPLAIN)?;
+    let constants = Constants::new(policy, role, Link::Ethernet);
+    let mut object = object::create(&tables, constants, Maps::Own)?;
+    let program: &mut Xdp = object::load(&mut object, program::EXPLAIN)?.try_into()?;
     let answer = Answer(object::run(program, frame)?);
     let name = |number: u32| number.checked_sub(1).map(|position| position as usize);
     Ok(Explanation::new(
@@ -84,10 +86,14 @@ fn by_generation(
         .ok_or_else(|| {
             No::Input(format!("no interface of instance {} has role {wanted}", instance.name()))
         })?;
-    let pin = instance.program(manifest.generation, program::EXPLAIN, &interface.name);
-    let program = Xdp::from_pin(&pin, XdpAttachType::Interface)
-        .with_context(|| format!("cannot open the program {}", pin.display()))?;
-    let answer = Answer(object::run(&program, frame)?);
+    let sibling = interface.hook.sibling();
+    let pin = instance.program(manifest.generation, sibling, &interface.name, interface.mode);
+    let answer = match interface.hook {
+        Hook::Xdp => object::run(&Xdp::from_pin(&pin, XdpAttachType::Interface)?, frame),
+        Hook::Tcx | Hook::Clsact => object::run(&SchedClassifier::from_pin(&pin)?, frame),
+    }
+    .with_context(|| format!("cannot run the program {}", pin.display()))?;
+    let answer = Answer(answer);
     Ok(Explanation::new(
         answer,
         |group| manifest.group(group).map(str::to_owned),

@@ -3,18 +3,19 @@
 use std::{collections::HashSet, fs, time::Duration};
 
 use anyhow::{Context as _, Result};
-use aya::{Ebpf, programs::Xdp};
+use aya::Ebpf;
 use aya_log::EbpfLogger;
+use op25b_ebpf::abi::Link;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::No;
 use crate::{
-    attach::{self, Attached, make_parent},
+    attach::{self, Attached, Hook, make_parent},
     cli,
     instance::Instance,
     interface::{self, Interface},
     manifest::{self, Manifest},
-    object::{self, Constants, Maps, program},
+    object::{self, Constants, Maps},
     policy::{Override, Policy, Port},
     preflight,
     tables::Tables,
@@ -37,6 +38,14 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
     let mut ports = Vec::new();
     for port in &policy.interfaces {
         let interface = interface::require(&port.name).await?;
+        if !interface.ethernet && Hook::of(port.attach) == Hook::Xdp {
+            return Err(No::Input(format!(
+                "{}: frames without Ethernet header are filtered at the TC hook; write `{{name: {}, attach: \
+                 tc-ingress}}`",
+                port.name, port.name
+            ))
+            .into());
+        }
         ports.push((port, interface));
     }
     preflight::check()?;
@@ -90,26 +99,29 @@ fn enforce(
 
     let mut ready = Vec::new();
     for (port, interface) in ports {
-        let counters = instance.counters(&port.name);
+        let counters = instance.counters(&port.name, port.attach);
         make_parent(&counters)?;
         fs::create_dir_all(&generation).with_context(|| format!("cannot make {}", generation.display()))?;
-        let constants = Constants { trace, ..Constants::new(policy, port.role) };
+        let link = if interface.ethernet { Link::Ethernet } else { Link::Ip };
+        let constants = Constants { trace, ..Constants::new(policy, port.role, link) };
         let maps = Maps::Pinned { tables: &generation, counters: &counters };
         let mut object = object::create(&tables, constants, maps)?;
-        for name in [program::attached(), program::EXPLAIN] {
-            let pin = instance.program(manifest.generation, name, &port.name);
-            object::load(&mut object, name)?
-                .pin(&pin)
-                .with_context(|| format!("cannot pin the program {}", pin.display()))?;
-        }
-        let id = attached_program(&mut object)?.info()?.id();
+        let hook = Hook::of(port.attach);
+        let mut pinned = |name| -> Result<u32> {
+            let pin = instance.program(manifest.generation, name, &port.name, port.attach);
+            let program = object::load(&mut object, name)?;
+            program.pin(&pin).with_context(|| format!("cannot pin the program {}", pin.display()))?;
+            Ok(program.info()?.id())
+        };
+        let id = pinned(hook.program())?;
+        pinned(hook.sibling())?;
         manifest.interfaces.push(manifest::Interface::new(port, id));
         ready.push(Ready { port, interface, object });
     }
 
     let mut done: Vec<(&Port, Attached)> = Vec::new();
     for one in &mut ready {
-        match attach::attach(instance, one.port, one.interface, attached_program(&mut one.object)?) {
+        match attach::attach(instance, one.port, one.interface, &mut one.object) {
             Ok(how) => done.push((one.port, how)),
             Err(error) => {
                 take_back(instance, previous, &done);
@@ -142,17 +154,12 @@ fn enforce(
     ready.into_iter().take(1).map(|mut one| Ok(EbpfLogger::init(&mut one.object)?)).collect()
 }
 
-fn attached_program(object: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = object.program_mut(program::attached()).context("the object has no program to attach")?;
-    Ok(program.try_into()?)
-}
-
 /// Brings the interfaces that were already changed back to what they ran before.
 fn take_back(instance: &Instance, previous: Option<&Manifest>, done: &[(&Port, Attached)]) {
     for (port, how) in done {
         let result = match (how, previous) {
-            (Attached::Swapped, Some(previous)) => restore(instance, previous, port),
-            _ => attach::detach(instance, &port.name).map(|_| ()),
+            (Attached::Swapped, Some(previous)) => attach::restore(instance, previous.generation, port),
+            _ => attach::detach(instance, &port.name, port.attach).map(|_| ()),
         };
         if let Err(error) = result {
             log::error!("{}: cannot go back to the policy before: {error:#}", port.name);
@@ -160,18 +167,17 @@ fn take_back(instance: &Instance, previous: Option<&Manifest>, done: &[(&Port, A
     }
 }
 
-fn restore(instance: &Instance, previous: &Manifest, port: &Port) -> Result<()> {
-    let pin = instance.program(previous.generation, program::attached(), &port.name);
-    attach::replace(&instance.link(&port.name), &pin)
-}
-
 /// Takes the filter off interfaces that the policy no longer names.
 fn leave_others(instance: &Instance, previous: Option<&Manifest>, manifest: &Manifest) -> Result<()> {
-    let kept: HashSet<_> = manifest.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    let kept: HashSet<_> = manifest.interfaces.iter().map(|one| (one.name.as_str(), one.mode)).collect();
     let before = previous.map(|previous| previous.interfaces.as_slice()).unwrap_or_default();
-    for interface in before.iter().filter(|interface| !kept.contains(interface.name.as_str())) {
-        if attach::detach(instance, &interface.name)? {
-            log::warn!("{}: detached, since the policy no longer names it", interface.name);
+    for interface in before.iter().filter(|one| !kept.contains(&(one.name.as_str(), one.mode))) {
+        if attach::detach(instance, &interface.name, interface.mode)? {
+            log::warn!(
+                "{}: detached from {}, since the policy no longer names it",
+                interface.name,
+                interface.mode.name()
+            );
         }
     }
     Ok(())

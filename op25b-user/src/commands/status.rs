@@ -1,13 +1,11 @@
 //! `op25b status`: proves that the filter is in force, from the kernel's side, and exits 1 when it is not.
 
-use std::path::Path;
-
 use anyhow::Result;
 use serde::Serialize;
 
 use super::{No, print, print_json};
 use crate::{
-    attach,
+    attach::{self, Hook},
     cli::Output,
     counters,
     instance::Instance,
@@ -51,11 +49,11 @@ struct PolicyStatus {
 struct InterfaceStatus {
     name: String,
     role: String,
-    mode: String,
+    mode: &'static str,
     /// Whether the kernel runs this generation's program there.
     attached: bool,
-    /// The kernel's number of the program there.
-    program: Option<u32>,
+    /// The kernel's number of this generation's program.
+    program: u32,
     problem: Option<String>,
 }
 
@@ -139,40 +137,50 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
 
 /// Compares the interface, the pinned link and the generation: all three must name one program.
 async fn look_at(instance: &Instance, known: &manifest::Interface) -> Result<InterfaceStatus> {
-    let found = interface::find(&known.name).await?;
-    let on_interface = found.as_ref().and_then(|interface| interface.xdp);
-    let pin = instance.link(&known.name);
-    let problem = if found.is_none() {
-        Some("the interface does not exist (in this network namespace)".to_owned())
-    } else if !pin.exists() {
-        Some(format!("the link {} is gone", pin.display()))
-    } else {
-        compare(&pin, known.program, on_interface)
+    let problem = match interface::find(&known.name).await? {
+        None => Some("the interface does not exist (in this network namespace)".to_owned()),
+        Some(interface) => {
+            let running = attach::programs(&interface, &known.name, known.mode).await?;
+            compare(instance, known, &running)
+        }
     };
     Ok(InterfaceStatus {
         name: known.name.clone(),
         role: known.role.clone(),
-        mode: known.mode.clone(),
+        mode: known.mode.name(),
         attached: problem.is_none(),
-        program: on_interface,
+        program: known.program,
         problem,
     })
 }
 
-fn compare(pin: &Path, generation: u32, on_interface: Option<u32>) -> Option<String> {
-    let linked = attach::open(pin).and_then(|link| Ok(link.info()?.program_id()));
-    match (linked, on_interface) {
-        (Err(error), _) => Some(format!("{error:#}")),
-        (Ok(_), None) => Some("no XDP program is attached".to_owned()),
-        (Ok(linked), Some(there)) if linked != there => {
-            let name = attach::program_name(there).unwrap_or_else(|| "unnamed".to_owned());
-            Some(format!("another XDP program is attached: {name} (id {there})"))
+fn compare(instance: &Instance, known: &manifest::Interface, running: &[u32]) -> Option<String> {
+    if known.hook != Hook::Clsact {
+        let pin = instance.link(&known.name, known.mode);
+        if !pin.exists() {
+            return Some(format!("the link {} is gone", pin.display()));
         }
-        (Ok(linked), _) if linked != generation => {
-            Some(format!("program {linked} is attached, the generation's is {generation}"))
+        match attach::open(&pin).and_then(|link| Ok(link.info()?.program_id())) {
+            Err(error) => return Some(format!("{error:#}")),
+            Ok(linked) if linked != known.program => {
+                return Some(format!("program {linked} is attached, the generation's is {}", known.program));
+            }
+            Ok(_) => {}
         }
-        _ => None,
     }
+    if running.contains(&known.program) {
+        return None;
+    }
+    let there = running.iter().map(|id| {
+        let name = attach::program_name(*id).unwrap_or_else(|| "unnamed".to_owned());
+        format!("{name} (id {id})")
+    });
+    let there = there.collect::<Vec<_>>().join(", ");
+    Some(if there.is_empty() {
+        "no program is attached".to_owned()
+    } else {
+        format!("another program is attached: {there}")
+    })
 }
 
 fn tell(status: &Status) -> Result<()> {

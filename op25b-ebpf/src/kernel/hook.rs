@@ -1,0 +1,169 @@
+//! What both hooks do with a frame, as subprograms: the verifier looks at each once, for any input, instead of once
+//! for every way through the ones before it.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    programs::{TcContext, XdpContext},
+};
+use aya_log_ebpf::debug;
+use op25b_ebpf::{
+    abi::Answer,
+    address::Family,
+    found::{FARTHEST, Found, Wrapping},
+    frame::{self, Extension, Network, Sight, parse},
+    packet::Packet,
+    verdict::{Decision, Flow, Verdict, decide},
+};
+
+use super::{
+    constants::{role, sight},
+    frame::{Frame, TcFrame, XdpFrame},
+    maps::{self, Tables},
+};
+
+/// The subprograms of one hook, and the frame that calls them.
+macro_rules! hook {
+    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $extension:ident, $judge:ident) => {
+        impl Packet for $frame {
+            #[inline(always)]
+            fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+                self.bytes(offset)
+            }
+
+            #[inline(always)]
+            fn walk(&self, _: Sight) -> Found {
+                Found($walk(self.context))
+            }
+
+            #[inline(always)]
+            fn network(&self, network: Network, _: Sight) -> Found {
+                let ipv6 = matches!(network.family, Family::Ipv6);
+                Found($network(self.context, network.at as u64, u64::from(ipv6)))
+            }
+
+            #[inline(always)]
+            fn extension(&self, protocol: u8, at: usize) -> Extension {
+                unpack($extension(self.context, u64::from(protocol), at as u64))
+            }
+        }
+
+        impl Frame for $frame {
+            type Context = $context;
+
+            #[inline(always)]
+            fn new(context: *mut $context) -> Self {
+                Self { context }
+            }
+
+            #[inline(always)]
+            fn stripped(&self) -> Wrapping {
+                self.stripped()
+            }
+
+            #[inline(always)]
+            fn judge(&self, found: Found) -> Verdict {
+                Verdict::from_number($judge(self.context, found.0) as u8)
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $walk(context: *mut $context) -> u64 {
+            frame::walk(&$frame { context }, sight()).0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $network(context: *mut $context, at: u64, ipv6: u64) -> u64 {
+            let at = at as usize;
+            if at > Network::FARTHEST {
+                return 0;
+            }
+            let family = if ipv6 == 0 { Family::Ipv4 } else { Family::Ipv6 };
+            frame::network(&$frame { context }, Network { at, family }, sight()).0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $extension(context: *mut $context, protocol: u64, at: u64) -> u64 {
+            pack(frame::extension(&$frame { context }, protocol as u8, at as usize))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $judge(context: *mut $context, found: u64) -> u32 {
+            let frame = $frame { context };
+            let found = Found(found);
+            let Some((flow, decision)) = decision(&frame, found) else {
+                return Verdict::Pass as u32;
+            };
+            maps::count(decision.cell(flow.family()), frame.packets(), frame.length());
+            // The loader sets the level; at its default the verifier cuts this away.
+            debug!(
+                &$logger::new(context),
+                "judged: outcome {}, group {}, reason {}, verdict {}",
+                found.outcome_number(),
+                decision.group,
+                decision.reason as u8,
+                decision.verdict as u8
+            );
+            decision.verdict as u32
+        }
+    };
+}
+
+hook!(XdpFrame, xdp_md, XdpContext, op25b_walk_xdp, op25b_network_xdp, op25b_extension_xdp, op25b_judge_xdp);
+hook!(TcFrame, __sk_buff, TcContext, op25b_walk_tc, op25b_network_tc, op25b_extension_tc, op25b_judge_tc);
+
+/// What happens to a frame. 99.9 % of traffic leaves at the first return: no map, no counter.
+#[inline(always)]
+pub(super) fn filter<F: Frame>(context: *mut F::Context) -> Verdict {
+    let frame = F::new(context);
+    let found = parse(&frame, sight());
+    if !found.is_judged() {
+        return Verdict::Pass;
+    }
+    frame.judge(found.through(frame.stripped()))
+}
+
+/// What would happen to a frame; counts nothing.
+#[inline(always)]
+pub(super) fn explain<F: Frame>(context: *mut F::Context) -> u32 {
+    let frame = F::new(context);
+    let found = parse(&frame, sight());
+    if !found.is_judged() {
+        return Answer::new(0, 0, found.outcome_number(), 0, 0).0;
+    }
+    let Some((_, decision)) = decision(&frame, found) else { return 0 };
+    let relay = decision.relay();
+    Answer::new(decision.verdict as u8, decision.reason as u8, found.outcome_number(), decision.group, relay)
+        .0
+}
+
+#[inline(always)]
+fn decision<F: Frame>(frame: &F, found: Found) -> Option<(Flow, Decision)> {
+    let flow = Flow::read(frame, found)?;
+    Some((flow, decide(&flow, role(), &Tables)))
+}
+
+const CUT: u64 = u64::MAX;
+const LATER_FRAGMENT: u64 = u64::MAX - 1;
+
+/// An extension header's answer as a subprogram returns it: what follows in the low byte, its offset above.
+#[inline(always)]
+fn pack(extension: Extension) -> u64 {
+    match extension {
+        Extension::Passed(protocol, at) => (at as u64) << 8 | u64::from(protocol),
+        Extension::LaterFragment => LATER_FRAGMENT,
+        Extension::Cut => CUT,
+    }
+}
+
+#[inline(always)]
+fn unpack(packed: u64) -> Extension {
+    match packed {
+        CUT => Extension::Cut,
+        LATER_FRAGMENT => Extension::LaterFragment,
+        _ => Extension::Passed(packed as u8, (packed >> 8) as usize & FARTHEST),
+    }
+}

@@ -1,0 +1,135 @@
+//! The TC hook: tcx links where the kernel has them, a classifier of the clsact qdisc before.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context as _, Result};
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType,
+    links::FdLink,
+    tc::{
+        NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle,
+        qdisc_add_clsact, qdisc_detach_program,
+    },
+};
+
+use super::{Attached, Hook, open, pin};
+use crate::{commands::No, document::Attach, instance::Instance, object::program, policy::Port};
+
+/// Where our classifier sits in the clsact qdisc: before all others, always the same, so that it can be replaced.
+const PRIORITY: u16 = 1;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+const fn direction(attach: Attach) -> TcAttachType {
+    match attach {
+        Attach::TcEgress => TcAttachType::Egress,
+        _ => TcAttachType::Ingress,
+    }
+}
+
+pub(super) fn attach(
+    instance: &Instance,
+    port: &Port,
+    hook: Hook,
+    program: &mut SchedClassifier,
+) -> Result<Attached> {
+    if hook == Hook::Clsact { attach_clsact(port, program) } else { attach_tcx(instance, port, program) }
+}
+
+fn attach_tcx(instance: &Instance, port: &Port, program: &mut SchedClassifier) -> Result<Attached> {
+    let path = instance.link(&port.name, port.attach);
+    if path.exists() {
+        let link = open(&path)?;
+        let linked = link.info()?.program_id();
+        if programs(&port.name, port.attach)?.contains(&linked) {
+            replace(link, &path, program)?;
+            return Ok(Attached::Swapped);
+        }
+        // The interface that the link was for is gone; one of the same name is here.
+        fs::remove_file(&path).with_context(|| format!("cannot remove the stale pin {}", path.display()))?;
+    }
+    // First: a program before ours could end the chain and let packets by.
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program
+        .attach_with_options(&port.name, direction(port.attach), options)
+        .with_context(|| format!("{}: cannot attach to the TC hook", port.name))?;
+    pin(take(program, id)?, &path)?;
+    Ok(Attached::Anew)
+}
+
+fn replace(link: FdLink, path: &Path, program: &mut SchedClassifier) -> Result<()> {
+    let link = SchedClassifierLink::try_from(link)
+        .map_err(|_| No::Input(format!("{} is not a link of op25b; remove it", path.display())))?;
+    let id = program
+        .attach_to_link(link)
+        .with_context(|| format!("cannot swap the program of {}", path.display()))?;
+    drop(take(program, id)?);
+    Ok(())
+}
+
+fn take(program: &mut SchedClassifier, id: SchedClassifierLinkId) -> Result<FdLink> {
+    Ok(FdLink::try_from(program.take_link(id)?)?)
+}
+
+fn attach_clsact(port: &Port, program: &mut SchedClassifier) -> Result<Attached> {
+    let direction = direction(port.attach);
+    match qdisc_add_clsact(&port.name) {
+        Ok(()) | Err(TcError::AlreadyAttached) => {}
+        // An existing clsact qdisc is what is wanted; any other reason comes up again below.
+        Err(error) => log::debug!("{}: clsact: {error}", port.name),
+    }
+    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+    match program.attach_with_options(&port.name, direction, TcAttachOptions::Netlink(options)) {
+        Ok(id) => {
+            leave(program, id)?;
+            Ok(Attached::Anew)
+        }
+        // A filter is there already: ours of an earlier run, to be replaced.
+        Err(_) => {
+            replace_clsact(port, program)?;
+            Ok(Attached::Swapped)
+        }
+    }
+}
+
+fn replace_clsact(port: &Port, program: &mut SchedClassifier) -> Result<()> {
+    let link = SchedClassifierLink::attached(&port.name, direction(port.attach), PRIORITY, HANDLE, None)?;
+    let id = program
+        .attach_to_link(link)
+        .with_context(|| format!("{}: cannot attach to the clsact qdisc", port.name))?;
+    leave(program, id)
+}
+
+/// Lets go of a classifier without taking it off: aya does that when a link is dropped.
+fn leave(program: &mut SchedClassifier, id: SchedClassifierLinkId) -> Result<()> {
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+pub(super) fn restore(link: &Path, port: &Port, hook: Hook, program: &Path) -> Result<()> {
+    let mut program = SchedClassifier::from_pin(program)
+        .with_context(|| format!("cannot open the program {}", program.display()))?;
+    if hook == Hook::Clsact {
+        replace_clsact(port, &mut program)
+    } else {
+        replace(open(link)?, link, &mut program)
+    }
+}
+
+pub(super) fn detach_clsact(interface: &str, attach: Attach) -> Result<bool> {
+    match qdisc_detach_program(interface, direction(attach), program::TC) {
+        Ok(()) => Ok(true),
+        // No such filter, or no such interface any more.
+        Err(TcError::IoError(error))
+            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error).with_context(|| format!("{interface}: cannot take the classifier off")),
+    }
+}
+
+pub(super) fn programs(interface: &str, attach: Attach) -> Result<Vec<u32>> {
+    let (_, programs) = SchedClassifier::query_tcx(interface, direction(attach))
+        .with_context(|| format!("{interface}: cannot ask for its TC programs"))?;
+    Ok(programs.iter().map(aya::programs::ProgramInfo::id).collect())
+}

@@ -1,0 +1,115 @@
+//! XDP links.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use aya::programs::{
+    ProgramError, Xdp, XdpMode,
+    links::FdLink,
+    xdp::{XdpLink, XdpLinkId},
+};
+use aya_obj::programs::XdpAttachType;
+use nix::libc;
+
+use super::{Attached, open, pin, program_name};
+use crate::{commands::No, document::Attach, instance::Instance, interface::Interface, policy::Port};
+
+pub(super) fn attach(
+    instance: &Instance,
+    port: &Port,
+    interface: &Interface,
+    program: &mut Xdp,
+) -> Result<Attached> {
+    let path = instance.link(&port.name, port.attach);
+    if path.exists() {
+        if swap(&path, interface, program)? {
+            return Ok(Attached::Swapped);
+        }
+        // The interface that the link was for is gone; one of the same name is here.
+        fs::remove_file(&path).with_context(|| format!("cannot remove the stale pin {}", path.display()))?;
+    }
+    if let Some(id) = interface.xdp {
+        return Err(taken(port, id));
+    }
+    let mode = if port.attach == Attach::Generic { XdpMode::Skb } else { XdpMode::Driver };
+    let link =
+        program.attach_to_if_index(interface.index, mode).map_err(|error| refused(port, interface, error))?;
+    pin(take(program, link)?, &path)?;
+    Ok(Attached::Anew)
+}
+
+/// Replaces the program of a pinned link. False: the link's interface is gone, or it is another one now.
+fn swap(path: &Path, interface: &Interface, program: &mut Xdp) -> Result<bool> {
+    let link = open(path)?;
+    let Some(on_interface) = interface.xdp else { return Ok(false) };
+    if link.info()?.program_id() != on_interface {
+        return Ok(false);
+    }
+    replace(link, path, program)?;
+    Ok(true)
+}
+
+pub(super) fn restore(link: &Path, program: &Path) -> Result<()> {
+    let mut program = Xdp::from_pin(program, XdpAttachType::Interface)
+        .with_context(|| format!("cannot open the program {}", program.display()))?;
+    replace(open(link)?, link, &mut program)
+}
+
+fn replace(link: FdLink, path: &Path, program: &mut Xdp) -> Result<()> {
+    let link = XdpLink::try_from(link)
+        .map_err(|_| No::Input(format!("{} is not a link of op25b; remove it", path.display())))?;
+    let id = program
+        .attach_to_link(link)
+        .with_context(|| format!("cannot swap the program of {}", path.display()))?;
+    drop(take(program, id)?);
+    Ok(())
+}
+
+/// The link as a descriptor of its own, so that the program can be dropped without it.
+fn take(program: &mut Xdp, id: XdpLinkId) -> Result<FdLink> {
+    FdLink::try_from(program.take_link(id)?).map_err(|_| {
+        No::Input(
+            "the kernel attached the program without a link, so that it could not be swapped in one step; \
+             it was taken off again"
+                .to_owned(),
+        )
+        .into()
+    })
+}
+
+fn taken(port: &Port, id: u32) -> anyhow::Error {
+    let program = program_name(id).unwrap_or_else(|| "unnamed".to_owned());
+    let name = &port.name;
+    No::Input(format!(
+        "{name}: another XDP program is attached: {program} (id {id}); an interface takes one. Detach it \
+         (`ip link set dev {name} xdp off`, or with the tool that attached it), or write \
+         `{{name: {name}, attach: tc-ingress}}` in the policy"
+    ))
+    .into()
+}
+
+/// Why an interface does not take the program, and what helps.
+fn refused(port: &Port, interface: &Interface, error: ProgramError) -> anyhow::Error {
+    let code = match &error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    let name = &port.name;
+    let why = match code {
+        Some(libc::EOPNOTSUPP) => format!(
+            "{name}: the driver has no native XDP; write `{{name: {name}, attach: generic}}` in the policy, which \
+             is slower and works everywhere"
+        ),
+        Some(libc::ERANGE | libc::EINVAL) => format!(
+            "{name}: the driver refuses native XDP at MTU {}; lower it (`ip link set dev {name} mtu 1500`) or \
+             write `{{name: {name}, attach: generic}}`",
+            interface.mtu
+        ),
+        Some(libc::EBUSY | libc::EEXIST) => {
+            format!("{name}: another XDP program was attached meanwhile; `ip link show dev {name}` names it")
+        }
+        Some(libc::EPERM) => format!("{name}: not permitted: attaching needs CAP_NET_ADMIN"),
+        _ => return anyhow::Error::new(error).context(format!("{name}: cannot attach")),
+    };
+    No::Input(why).into()
+}

@@ -1,0 +1,627 @@
+//! Network namespaces, the frames between them and the op25b that runs in them, all gone when dropped; it must not
+//! know what is tried.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File},
+    io,
+    net::IpAddr,
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::process::{CommandExt as _, ExitStatusExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio, id},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+/// The policy of the operator in `OP25B.md`, as shipped.
+pub(crate) const KURUME: &str = include_str!("../../../policies/kurume.yaml");
+
+/// How long anything may take that the machine does alone.
+const LIMIT: Duration = Duration::from_secs(20);
+/// How often something is looked at while it is waited for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The op25b under test; `OP25B_BIN` names another, where the tests run away from where they were built.
+pub(crate) fn op25b() -> PathBuf {
+    env::var_os("OP25B_BIN").map_or_else(|| env!("CARGO_BIN_EXE_op25b").into(), PathBuf::from)
+}
+
+/// A name that no other test of this machine has: at most 15 bytes of `tag` are for people.
+pub(crate) fn unique(tag: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("t{}-{number}-{}", id(), tag.get(..15).unwrap_or(tag))
+}
+
+/// Waits until `ready`; false when that never comes.
+pub(crate) fn eventually(mut ready: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if ready() {
+            return true;
+        }
+        if start.elapsed() > LIMIT {
+            return false;
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// A network namespace; its interfaces go with it.
+pub(crate) struct Namespace {
+    name: String,
+    file: File,
+}
+
+impl Namespace {
+    /// A new one, whose interfaces use IPv6 addresses at once and take none from advertisements.
+    pub(crate) fn new(tag: &str) -> Result<Self> {
+        let name = unique(tag);
+        // Where the machine is only an initramfs, nobody has made it.
+        fs::create_dir_all("/var/run")?;
+        succeed(Command::new("ip").args(["netns", "add", &name]))?;
+        let opened = File::open(Path::new("/var/run/netns").join(&name));
+        let Ok(file) = opened else {
+            remove_namespace(&name);
+            bail!("namespace {name} was made but is not there");
+        };
+        let namespace = Self { name, file };
+        namespace.within(|| {
+            for key in ["all/accept_dad", "default/accept_dad", "all/accept_ra", "default/accept_ra"] {
+                // A kernel without IPv6 fails later, where it matters.
+                let _ = fs::write(Path::new("/proc/sys/net/ipv6/conf").join(key), "0");
+            }
+        })?;
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    /// What `ip` prints about this namespace.
+    pub(crate) fn ip(&self, arguments: &[&str]) -> Result<String> {
+        succeed(Command::new("ip").args(["-n", &self.name]).args(arguments))
+    }
+
+    /// An interface here and its peer in `there`, both up.
+    pub(crate) fn veth(&self, here: &str, there: &Self, peer: &str) -> Result<()> {
+        succeed(
+            Command::new("ip")
+                .args(["link", "add", here, "netns", &self.name, "type", "veth"])
+                .args(["peer", "name", peer, "netns", &there.name]),
+        )?;
+        self.ip(&["link", "set", here, "up"])?;
+        there.ip(&["link", "set", peer, "up"])?;
+        Ok(())
+    }
+
+    /// Gives an interface addresses, each with its length.
+    pub(crate) fn address(&self, interface: &str, addresses: &[&str]) -> Result<()> {
+        for address in addresses {
+            let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+            self.ip(&[&["address", "add", address, "dev", interface], nodad].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Does something in this namespace: what is opened there stays there.
+    pub(crate) fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Result<T> {
+        let namespace = self.file.as_fd();
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || setns(namespace, CloneFlags::CLONE_NEWNET).map(|()| act()));
+            match thread.join() {
+                Ok(done) => Ok(done.context("cannot enter the namespace")?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// `program` in this namespace; it ends when the test does. `ip netns exec` would hide the pins in bpffs.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
+        let namespace = self.file.as_fd().try_clone_to_owned()?;
+        let mut command = Command::new(program);
+        // SAFETY: between fork and exec it only makes two system calls; the descriptor lives in the closure.
+        unsafe {
+            command.pre_exec(move || {
+                setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+                end_with_the_test()
+            });
+        }
+        Ok(command)
+    }
+
+    /// How an interface runs XDP: `xdp`, `xdpgeneric`, …, or nothing; and the kernel's number of the program.
+    pub(crate) fn xdp(&self, interface: &str) -> Result<Option<(String, u32)>> {
+        let text = self.ip(&["link", "show", "dev", interface])?;
+        let mut words = text.split_whitespace();
+        let Some(mode) = words.clone().find(|word| word.starts_with("xdp")) else { return Ok(None) };
+        let found = words.any(|word| word == "prog/xdp") && words.next() == Some("id");
+        let program = words.next().filter(|_| found).with_context(|| format!("no program in: {text}"))?;
+        Ok(Some((mode.to_owned(), program.parse()?)))
+    }
+
+    /// Puts frames on the wire of an interface, each exactly once.
+    pub(crate) fn send<'f>(
+        &self,
+        interface: &str,
+        frames: impl IntoIterator<Item = &'f [u8]>,
+    ) -> Result<()> {
+        let socket = self.within(|| packet_socket(interface, 0))??;
+        for (number, frame) in frames.into_iter().enumerate() {
+            transmit(socket.as_fd(), frame)?;
+            // The peer's queue has 256 places, and a full one loses frames without a word on old kernels.
+            if number % 16 == 15 {
+                thread::sleep(Duration::from_micros(500));
+            }
+        }
+        Ok(())
+    }
+
+    /// Listens to what comes in on an interface from now on.
+    pub(crate) fn listen(&self, interface: &str) -> Result<Ear> {
+        Ok(Ear { socket: self.within(|| packet_socket(interface, libc::ETH_P_ALL))?? })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove_namespace(&self.name);
+    }
+}
+
+fn remove_namespace(name: &str) {
+    if let Err(error) = succeed(Command::new("ip").args(["netns", "delete", name])) {
+        eprintln!("warning: {error:#}");
+    }
+}
+
+/// The calling child gets SIGTERM when the thread that started it ends.
+fn end_with_the_test() -> io::Result<()> {
+    // SAFETY: sets an attribute of the calling process.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A socket for whole frames of one interface of the calling thread's namespace; protocol 0 hears nothing.
+fn packet_socket(interface: &str, protocol: i32) -> Result<OwnedFd> {
+    let index: i32 = fs::read_to_string("/proc/net/dev_mcast")
+        .map(|_| ())
+        .and_then(|()| interface_index(interface))
+        .with_context(|| format!("no interface {interface}"))?;
+    let protocol = u16::try_from(protocol)?.to_be();
+    // SAFETY: plain call; the result is checked below.
+    let socket = unsafe {
+        libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol))
+    };
+    ensure!(socket >= 0, "AF_PACKET: {}", io::Error::last_os_error());
+    // SAFETY: just opened, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let room: i32 = 64 << 20;
+    // SAFETY: the option's value is an int, and its size is given.
+    let enlarged = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const room).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    ensure!(enlarged == 0, "SO_RCVBUFFORCE: {}", io::Error::last_os_error());
+    // SAFETY: an address of integers and bytes, for which zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as libc::c_ushort;
+    address.sll_protocol = protocol;
+    address.sll_ifindex = index;
+    // SAFETY: the address is of this family and its size is given.
+    let bound = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    ensure!(bound == 0, "bind to {interface}: {}", io::Error::last_os_error());
+    Ok(socket)
+}
+
+fn interface_index(interface: &str) -> io::Result<i32> {
+    let name = std::ffi::CString::new(interface)?;
+    // SAFETY: the name ends with a zero.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => i32::try_from(index).map_err(io::Error::other),
+    }
+}
+
+fn transmit(socket: BorrowedFd<'_>, frame: &[u8]) -> Result<()> {
+    for _ in 0..1000 {
+        // SAFETY: the buffer is as long as said.
+        let sent = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        if usize::try_from(sent).is_ok_and(|sent| sent == frame.len()) {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        // The frame was not taken: it may be offered again.
+        ensure!(error.raw_os_error() == Some(libc::ENOBUFS), "send: {error}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    bail!("the interface takes no frame")
+}
+
+/// Hears every frame that arrives on an interface behind XDP.
+pub(crate) struct Ear {
+    socket: OwnedFd,
+}
+
+impl Ear {
+    /// How many TCP frames to this port have arrived since it was last asked, all of them still being on the way
+    /// included.
+    pub(crate) fn tcp_to(&self, port: u16) -> Result<usize> {
+        Ok(self.hear()?.into_iter().filter(|heard| *heard == port).count())
+    }
+
+    /// The destination ports of the TCP frames that have arrived since it was last asked.
+    pub(crate) fn hear(&self) -> Result<Vec<u16>> {
+        let mut ports = Vec::new();
+        let mut buffer = vec![0_u8; 16 << 10];
+        let mut silent_since = Instant::now();
+        while silent_since.elapsed() < Duration::from_millis(300) {
+            let Some(length) = self.receive(&mut buffer)? else {
+                thread::sleep(LOOK);
+                continue;
+            };
+            if let Some(port) = tcp_port(buffer.get(..length).unwrap_or_default()) {
+                ports.push(port);
+                silent_since = Instant::now();
+            }
+        }
+        ensure!(self.lost()? == 0, "the listening socket was too small");
+        Ok(ports)
+    }
+
+    /// One arrived frame's length, zero for one that was leaving.
+    fn receive(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        // SAFETY: an address of integers and bytes, for which zero is a value.
+        let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: buffer and address are as long as said.
+        let length = unsafe {
+            libc::recvfrom(
+                self.socket.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                libc::MSG_DONTWAIT,
+                (&raw mut from).cast(),
+                &raw mut size,
+            )
+        };
+        match usize::try_from(length) {
+            Ok(_) if from.sll_pkttype == libc::PACKET_OUTGOING => Ok(Some(0)),
+            Ok(length) => Ok(Some(length)),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                error => Err(error).context("receive"),
+            },
+        }
+    }
+
+    /// Frames that did not fit into the socket.
+    fn lost(&self) -> Result<u32> {
+        let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        let mut size = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+        // SAFETY: the option's value is this structure, and its size is given.
+        let asked = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut statistics).cast(),
+                &raw mut size,
+            )
+        };
+        ensure!(asked == 0, "PACKET_STATISTICS: {}", io::Error::last_os_error());
+        Ok(statistics.tp_drops)
+    }
+}
+
+fn tcp_port(frame: &[u8]) -> Option<u16> {
+    match SlicedPacket::from_ethernet(frame).ok()?.transport? {
+        TransportSlice::Tcp(tcp) => Some(tcp.destination_port()),
+        _ => None,
+    }
+}
+
+/// A SYN as an Ethernet frame that no stack answers: it is for another machine's MAC address.
+pub(crate) fn syn(source: IpAddr, destination: IpAddr, source_port: u16, destination_port: u16) -> Vec<u8> {
+    // Locally administered addresses (IEEE 802).
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 0x25], [2, 0, 0, 0, 0, 0x26]);
+    let ip = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => ethernet.ipv4(source.octets(), destination.octets(), 64),
+        (source, destination) => ethernet.ipv6(as_ipv6(source), as_ipv6(destination), 64),
+    };
+    let tcp = ip.tcp(source_port, destination_port, 1, 64_240).syn();
+    let mut frame = Vec::new();
+    // Into memory, and without a payload, there is nothing that can fail.
+    let _ = tcp.write(&mut frame, &[]);
+    frame
+}
+
+fn as_ipv6(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Its exit code; none when a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// Data.
+    pub(crate) stdout: String,
+    /// The rest.
+    pub(crate) stderr: String,
+}
+
+impl Answer {
+    fn new(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Its data.
+    pub(crate) fn json(&self) -> Result<serde_json::Value> {
+        serde_json::from_str(&self.stdout).with_context(|| format!("not JSON: {self:?}"))
+    }
+
+    /// The one line of an error; fails where it is more, less, or not the user's to mend.
+    pub(crate) fn error(&self) -> Result<&str> {
+        ensure!(self.code == Some(1), "exit 1 was to be expected: {self:?}");
+        // What it warned of before is not the error.
+        let mut lines = self.stderr.lines().filter(|line| !line.starts_with("warning: ") && !line.starts_with("warn: "));
+        let line = lines.next().with_context(|| format!("no error: {self:?}"))?;
+        ensure!(lines.next().is_none(), "more than one line: {self:?}");
+        line.strip_prefix("error: ").with_context(|| format!("no `error: `: {self:?}"))
+    }
+}
+
+/// One filter of a test: an instance of op25b in a namespace, detached when dropped.
+pub(crate) struct Filter<'n> {
+    namespace: &'n Namespace,
+    instance: String,
+    files: TempDir,
+    daemon: Option<Child>,
+}
+
+impl<'n> Filter<'n> {
+    /// An instance that is not running yet.
+    pub(crate) fn new(namespace: &'n Namespace) -> Result<Self> {
+        Ok(Self { namespace, instance: unique("filter"), files: tempfile::tempdir()?, daemon: None })
+    }
+
+    /// The directory of its pins, by the manual.
+    pub(crate) fn pins(&self) -> PathBuf {
+        Path::new("/sys/fs/bpf/op25b").join(&self.instance)
+    }
+
+    /// The directory of its state.
+    pub(crate) fn state(&self) -> PathBuf {
+        Path::new("/run/op25b").join(&self.instance)
+    }
+
+    /// Writes its policy file.
+    pub(crate) fn policy(&self, text: &str) -> Result<PathBuf> {
+        let path = self.files.path().join("policy.yaml");
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// op25b with this instance, not started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.namespace.command(op25b())?;
+        command.args(["--instance", &self.instance]).args(arguments);
+        Ok(command)
+    }
+
+    /// A command that ends by itself.
+    pub(crate) fn op25b(&self, arguments: &[&str]) -> Result<Answer> {
+        finish(&mut self.command(arguments)?, LIMIT)
+    }
+
+    /// `run` of a policy that it has to refuse.
+    pub(crate) fn refused(&self, policy: &str, arguments: &[&str]) -> Result<Answer> {
+        let path = self.policy(policy)?;
+        let path = path.to_str().context("a path in UTF-8")?;
+        let answer = self.op25b(&[&["run", "--policy", path], arguments].concat())?;
+        ensure!(answer.code.is_some(), "`run` ran: {answer:?}");
+        Ok(answer)
+    }
+
+    /// Starts the daemon and waits until it has put this policy in force everywhere.
+    pub(crate) fn start(&mut self, policy: &str, arguments: &[&str]) -> Result<()> {
+        let before = self.generation();
+        let path = self.policy(policy)?;
+        let log = File::create(self.log())?;
+        let child = self
+            .command(&["run", "--policy"])?
+            .arg(path)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let child = self.daemon.insert(child);
+        let mut ended = None;
+        let mut status = None;
+        let started = {
+            let instance = &self.instance;
+            let namespace = self.namespace;
+            eventually(|| {
+                ended = child.try_wait().ok().flatten();
+                let command = namespace.command(op25b()).and_then(|mut command| {
+                    finish(command.args(["--instance", instance, "status", "--json"]), LIMIT)
+                });
+                status = command.and_then(|answer| answer.json()).ok();
+                let generation = status.as_ref().and_then(|status| status["generation"].as_u64());
+                ended.is_some() || generation.is_some_and(|generation| generation > before)
+            })
+        };
+        if let Some(status) = ended {
+            self.daemon = None;
+            bail!("`run` ended, {status}: {}", self.said());
+        }
+        ensure!(started, "`run` has not taken force: {}; status {status:?}", self.said());
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.files.path().join("log")
+    }
+
+    /// What the daemon has said.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Ends the daemon with a signal and waits for it.
+    pub(crate) fn stop(&mut self, signal: Signal) -> Result<ExitStatus> {
+        let mut daemon = self.daemon.take().context("no daemon to end")?;
+        kill(Pid::from_raw(i32::try_from(daemon.id())?), signal)?;
+        wait(&mut daemon)
+    }
+
+    /// Waits until the daemon has ended by itself.
+    pub(crate) fn ended(&mut self) -> Result<ExitStatus> {
+        let mut daemon = self.daemon.take().context("no daemon to wait for")?;
+        wait(&mut daemon)
+    }
+
+    /// The generation in force; zero for none.
+    pub(crate) fn generation(&self) -> u64 {
+        let answer = self.op25b(&["stats", "--json"]).and_then(|answer| answer.json());
+        answer.ok().and_then(|stats| stats["generation"].as_u64()).unwrap_or(0)
+    }
+
+    /// `status --json`, and its exit code.
+    pub(crate) fn status(&self) -> Result<(Option<i32>, serde_json::Value)> {
+        let answer = self.op25b(&["status", "--json"])?;
+        Ok((answer.code, answer.json()?))
+    }
+
+    /// What has been counted, as `customer family reason verdict` (`-` for no customer), packets, bytes.
+    pub(crate) fn counted(&self) -> Result<Vec<(String, u64, u64)>> {
+        let answer = self.op25b(&["stats", "--json"])?;
+        ensure!(answer.code == Some(0), "stats: {answer:?}");
+        let stats = answer.json()?;
+        let totals = stats["totals"].as_array().with_context(|| format!("no totals: {stats}"))?;
+        let mut counted = Vec::new();
+        for total in totals {
+            let word = |key: &str| total[key].as_str().unwrap_or("-").to_owned();
+            let name = ["customer", "family", "reason", "verdict"].map(word).join(" ");
+            let number = |key: &str| total[key].as_u64().with_context(|| format!("no {key}: {total}"));
+            counted.push((name, number("packets")?, number("bytes")?));
+        }
+        counted.sort();
+        Ok(counted)
+    }
+
+    /// Waits until exactly this has been counted; fails showing what has.
+    pub(crate) fn counts(&self, expected: &[(&str, usize, usize)]) -> Result<()> {
+        let mut expected = expected
+            .iter()
+            .map(|(name, packets, bytes)| ((*name).to_owned(), *packets as u64, *bytes as u64))
+            .collect::<Vec<_>>();
+        expected.sort();
+        let mut last = Vec::new();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(5) {
+            last = self.counted()?;
+            if last == expected {
+                return Ok(());
+            }
+            thread::sleep(LOOK);
+        }
+        bail!("counted {last:#?}, to be expected {expected:#?}")
+    }
+}
+
+impl Drop for Filter<'_> {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            if thread::panicking() {
+                eprintln!("the daemon said: {}", self.said());
+            }
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        let _ = self.op25b(&["detach"]);
+        // For an op25b whose `detach` does not work.
+        let _ = fs::remove_dir_all(self.pins());
+        let _ = fs::remove_dir_all(self.state());
+    }
+}
+
+/// Runs a command that must end by itself; one that does not is killed, and has no exit code then.
+pub(crate) fn finish(command: &mut Command, limit: Duration) -> Result<Answer> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    // The outputs are small; a pipe holds them until the end.
+    let start = Instant::now();
+    while child.try_wait()?.is_none() {
+        if start.elapsed() > limit {
+            child.kill()?;
+            break;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(Answer::new(child.wait_with_output()?))
+}
+
+fn wait(child: &mut Child) -> Result<ExitStatus> {
+    let mut ended = None;
+    eventually(|| {
+        ended = child.try_wait().ok().flatten();
+        ended.is_some()
+    });
+    if ended.is_none() {
+        child.kill()?;
+        child.wait()?;
+    }
+    ended.context("the daemon does not end")
+}
+
+/// Runs a command that must succeed and returns what it printed.
+fn succeed(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?}: {} (signal {:?}): {}",
+        output.status,
+        output.status.signal(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
