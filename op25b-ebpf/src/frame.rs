@@ -53,15 +53,39 @@ const MOBILITY: u8 = 135;
 /// RFC 5321: the SMTP port.
 const PORT_25: u16 = 25;
 
-/// How to look at the frames of one interface: constants of its generation.
+/// How to look at the frames of one interface: constants of its generation, asked for only where they matter.
+pub trait Look: Copy {
+    /// What the frame starts with.
+    fn link(self) -> Link;
+    /// Whose packets are judged.
+    fn role(self) -> Role;
+    /// Whether IPv4 in IPv6 is looked through, and who the customer is then.
+    fn softwire(self) -> Softwire;
+}
+
+/// The host's way to say it.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight {
-    /// What the frame starts with.
+    /// See [`Look::link`].
     pub link: Link,
-    /// Whose packets are judged.
+    /// See [`Look::role`].
     pub role: Role,
-    /// Whether IPv4 in IPv6 is looked through, and who the customer is then.
+    /// See [`Look::softwire`].
     pub softwire: Softwire,
+}
+
+impl Look for Sight {
+    fn link(self) -> Link {
+        self.link
+    }
+
+    fn role(self) -> Role {
+        self.role
+    }
+
+    fn softwire(self) -> Softwire {
+        self.softwire
+    }
 }
 
 /// Where the network header starts.
@@ -80,18 +104,18 @@ impl Network {
 
 /// Finds what there is to judge in a frame.
 #[inline(always)]
-pub fn parse<P: Packet>(packet: &P, sight: Sight) -> Found {
-    match plain(packet, sight) {
+pub fn parse<P: Packet>(packet: &P, look: impl Look) -> Found {
+    match plain(packet, look) {
         Some(found) => found,
-        None => packet.walk(sight),
+        None => packet.walk(look),
     }
 }
 
 /// Walks the whole frame.
 #[inline(always)]
-pub fn walk<P: Packet>(packet: &P, sight: Sight) -> Found {
-    match link(packet, sight.link) {
-        Ok((network, wrapping)) => packet.network(network, sight).through(wrapping),
+pub fn walk<P: Packet>(packet: &P, look: impl Look) -> Found {
+    match link(packet, look.link()) {
+        Ok((network, wrapping)) => packet.network(network, look).through(wrapping),
         Err(outcome) => Found::nothing(outcome),
     }
 }
@@ -99,50 +123,60 @@ pub fn walk<P: Packet>(packet: &P, sight: Sight) -> Found {
 /// The everyday frames, decided without the walk: unwrapped IPv4 without options and IPv6 without extension
 /// headers. `None`: walk. Never says anything that the walk would not.
 #[inline(always)]
-pub fn plain<P: Packet>(packet: &P, sight: Sight) -> Option<Found> {
-    let (at, family) = match sight.link {
-        Link::Ethernet => match packet.u16(ETHERNET - 2)? {
-            TYPE_IPV4 => (ETHERNET, Family::Ipv4),
-            TYPE_IPV6 => (ETHERNET, Family::Ipv6),
-            _ => return None,
-        },
-        Link::Ip => (0, nibble(packet.u8(0)?)?),
+pub fn plain<P: Packet>(packet: &P, look: impl Look) -> Option<Found> {
+    // One bounds check for all that IPv4 needs: every frame on an Ethernet wire is longer.
+    let (at, family, head) = match look.link() {
+        Link::Ethernet => {
+            let frame: [u8; ETHERNET + IPV4 + PORTS] = packet.peek(0)?;
+            let family = match u16::from_be_bytes([frame[ETHERNET - 2], frame[ETHERNET - 1]]) {
+                TYPE_IPV4 => Family::Ipv4,
+                TYPE_IPV6 => Family::Ipv6,
+                _ => return None,
+            };
+            (ETHERNET, family, *frame.last_chunk()?)
+        }
+        Link::Ip => {
+            let head: [u8; IPV4 + PORTS] = packet.peek(0)?;
+            (0, nibble(head[0])?, head)
+        }
     };
-    let (transport, length) = match family {
+    let (transport, ends_before_ports, bytes) = match family {
         Family::Ipv4 => {
-            let header: [u8; IPV4] = packet.read(at)?;
             let first_byte_without_options = 4 << 4 | 5;
-            if header[0] != first_byte_without_options
-                || ipv4_fragment_offset(header[6], header[7]) != 0
-                || header[9] == AUTHENTICATION
+            if head[0] != first_byte_without_options
+                || ipv4_fragment_offset(head[6], head[7]) != 0
+                || head[9] == AUTHENTICATION
             {
                 return None;
             }
-            if header[9] != TCP {
+            if head[9] != TCP {
                 return Some(Found::nothing(Outcome::OtherProtocol));
             }
-            (at + IPV4, u16::from_be_bytes([header[2], header[3]]).wrapping_sub(IPV4 as u16))
+            let length = u16::from_be_bytes([head[2], head[3]]);
+            (at + IPV4, length < (IPV4 + PORTS) as u16, *head.last_chunk()?)
         }
         Family::Ipv6 => {
-            let header: [u8; 8] = packet.read(at)?;
-            if header[0] >> 4 != 6 {
+            if head[0] >> 4 != 6 {
                 return None;
             }
-            if header[6] != TCP {
-                return match header[6] {
+            if head[6] != TCP {
+                return match head[6] {
                     UDP | ICMPV6 => Some(Found::nothing(Outcome::OtherProtocol)),
                     _ => None,
                 };
             }
-            (at + IPV6, u16::from_be_bytes([header[4], header[5]]))
+            let length = u16::from_be_bytes([head[4], head[5]]);
+            (at + IPV6, length < PORTS as u16, packet.peek(at + IPV6)?)
         }
     };
-    // Lengths of zero and lengths too short for the ports are the walk's business.
-    if length < PORTS as u16 {
+    // A length of zero is the walk's business too.
+    if ends_before_ports {
         return None;
     }
-    let outcome = ports(packet.read(transport)?, sight.role);
-    Some(Found::at(outcome, source(family, at), destination(family, at), transport))
+    Some(match ports(bytes, look) {
+        Outcome::OtherPort => Found::nothing(Outcome::OtherPort),
+        judged => Found::at(judged, source(family, at), destination(family, at), transport),
+    })
 }
 
 /// Looks through tags, LLC/SNAP, PPPoE and MPLS.
@@ -231,26 +265,26 @@ pub fn link<P: Packet>(packet: &P, link: Link) -> Result<(Network, Wrapping), Ou
 
 /// Walks from the network header to the ports, through a softwire where the policy names one.
 #[inline(always)]
-pub fn network<P: Packet>(packet: &P, outer: Network, sight: Sight) -> Found {
+pub fn network<P: Packet>(packet: &P, outer: Network, look: impl Look) -> Found {
     let mut inner = outer;
     let mut wrapping = Wrapping::NONE;
     let mut upper = headers(packet, outer, usize::MAX);
     if let Ok(Upper { protocol: IPV4_IN_IP, at, end }) = upper
         && matches!(outer.family, Family::Ipv6)
-        && !matches!(sight.softwire, Softwire::Closed)
+        && !matches!(look.softwire(), Softwire::Closed)
     {
         inner = Network { at, family: Family::Ipv4 };
         wrapping = Wrapping::SOFTWIRE;
         upper = headers(packet, inner, end);
     }
     let (outcome, transport) = match upper {
-        Ok(Upper { protocol: TCP, at, end }) => (tcp(packet, at, end, sight.role), at),
+        Ok(Upper { protocol: TCP, at, end }) => (tcp(packet, at, end, look), at),
         Ok(_) => (Outcome::OtherProtocol, 0),
         Err(outcome) => (outcome, 0),
     };
     // A softwire's customer is known by the outer address unless the policy says otherwise: the inner ones of
     // DS-Lite are private and overlap (RFC 6333 §5.7).
-    let customer = if matches!(sight.softwire, Softwire::Inner) { inner } else { outer };
+    let customer = if matches!(look.softwire(), Softwire::Inner) { inner } else { outer };
     let (from, to) =
         if outcome as u8 == Outcome::FromPort25 as u8 { (inner, customer) } else { (customer, inner) };
     Found::at(outcome, source(from.family, from.at), destination(to.family, to.at), transport)
@@ -362,22 +396,22 @@ const fn is_extension(family: Family, protocol: u8) -> bool {
 
 /// The ports, where they are inside the packet and the frame.
 #[inline(always)]
-fn tcp<P: Packet>(packet: &P, at: usize, end: usize, role: Role) -> Outcome {
+fn tcp<P: Packet>(packet: &P, at: usize, end: usize, look: impl Look) -> Outcome {
     if at + PORTS > end {
         return Outcome::CutTcp;
     }
     match packet.read(at) {
-        Some(bytes) => ports(bytes, role),
+        Some(bytes) => ports(bytes, look),
         None => Outcome::CutTcp,
     }
 }
 
 /// Row 1 of the verdict table, for TCP.
 #[inline(always)]
-fn ports([a, b, c, d]: [u8; PORTS], role: Role) -> Outcome {
-    if u16::from_be_bytes([c, d]) == PORT_25 && role.judges_customers() {
+fn ports([a, b, c, d]: [u8; PORTS], look: impl Look) -> Outcome {
+    if u16::from_be_bytes([c, d]) == PORT_25 && look.role().judges_customers() {
         Outcome::ToPort25
-    } else if u16::from_be_bytes([a, b]) == PORT_25 && role.judges_upstream() {
+    } else if u16::from_be_bytes([a, b]) == PORT_25 && look.role().judges_upstream() {
         Outcome::FromPort25
     } else {
         Outcome::OtherPort

@@ -2,7 +2,7 @@
 
 use crate::{
     found::Found,
-    frame::{self, Extension, Network, Sight},
+    frame::{self, Extension, Look, Network},
 };
 
 /// A frame that can be read at any offset.
@@ -12,17 +12,23 @@ pub trait Packet: Sized {
     /// The `N` bytes at `offset`, or `None` where the frame ends before them.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// The same for the everyday frames' one look; may say `None` of bytes that take longer to reach.
+    #[inline(always)]
+    fn peek<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.read(offset)
+    }
+
     // The steps of the walk. The kernel overrides them to call subprograms: each is verified once, and what one
     // returns is unknown to the verifier, so that the ways through a frame add up instead of multiplying.
 
     /// See [`frame::walk`].
-    fn walk(&self, sight: Sight) -> Found {
-        frame::walk(self, sight)
+    fn walk(&self, look: impl Look) -> Found {
+        frame::walk(self, look)
     }
 
     /// See [`frame::network`].
-    fn network(&self, network: Network, sight: Sight) -> Found {
-        frame::network(self, network, sight)
+    fn network(&self, network: Network, look: impl Look) -> Found {
+        frame::network(self, network, look)
     }
 
     /// See [`frame::extension`].

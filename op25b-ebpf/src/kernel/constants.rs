@@ -4,7 +4,7 @@
 use aya_ebpf::Global;
 use op25b_ebpf::{
     abi::{Link, Role, Softwire},
-    frame::Sight,
+    frame::Look,
     ranges::Shape,
 };
 
@@ -35,18 +35,23 @@ pub(crate) static SERVERS6_SHAPE: Global<Shape> = Global::new(EMPTY);
 
 const EMPTY: Shape = Shape { base: 0, last_bucket: 0, shift: 0, halvings: 0, reserved: [0; 2] };
 
-/// How this interface's frames are looked at.
-#[inline(always)]
-pub(crate) fn sight() -> Sight {
-    Sight {
-        link: Link::from_number(LINK.load()),
-        role: role(),
-        softwire: Softwire::from_number(SOFTWIRE.load()),
-    }
-}
+/// This interface's constants, loaded where they are asked for: the everyday frame needs one of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Constants;
 
-/// Whose packets this interface judges.
-#[inline(always)]
-pub(crate) fn role() -> Role {
-    Role(ROLE.load())
+impl Look for Constants {
+    #[inline(always)]
+    fn link(self) -> Link {
+        Link::from_number(LINK.load())
+    }
+
+    #[inline(always)]
+    fn role(self) -> Role {
+        Role(ROLE.load())
+    }
+
+    #[inline(always)]
+    fn softwire(self) -> Softwire {
+        Softwire::from_number(SOFTWIRE.load())
+    }
 }

@@ -43,6 +43,12 @@ impl XdpFrame {
         read(self.bounds(), offset)
     }
 
+    /// The same: all that XDP can read is at hand.
+    #[inline(always)]
+    pub(super) fn bytes_at_hand<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes(offset)
+    }
+
     /// Bytes of the whole frame.
     #[inline(always)]
     pub(super) fn length(&self) -> u64 {
@@ -69,12 +75,18 @@ pub(crate) struct TcFrame {
 }
 
 impl TcFrame {
+    /// The `N` bytes at `offset` of the linear part.
+    #[inline(always)]
+    pub(super) fn bytes_at_hand<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // SAFETY: the kernel hands every TC program a valid `__sk_buff`.
+        let bounds = unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) };
+        read(bounds, offset)
+    }
+
     /// The `N` bytes at `offset`: from the linear part where they are there, from the pages behind it otherwise.
     #[inline(always)]
     pub(super) fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        // SAFETY: the kernel hands every TC program a valid `__sk_buff`.
-        let bounds = unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) };
-        if let Some(bytes) = read(bounds, offset) {
+        if let Some(bytes) = self.bytes_at_hand(offset) {
             return Some(bytes);
         }
         let mut bytes = [0; N];
@@ -115,7 +127,8 @@ fn read<const N: usize>((data, end): (usize, usize), offset: usize) -> Option<[u
     if offset > FARTHEST {
         return None;
     }
-    let at = sum(data, offset);
+    let at =
+        if core::intrinsics::is_val_statically_known(offset) { data + offset } else { sum(data, offset) };
     if at + N > end {
         return None;
     }

@@ -10,13 +10,13 @@ use op25b_ebpf::{
     abi::Answer,
     address::Family,
     found::{FARTHEST, Found, Wrapping},
-    frame::{self, Extension, Network, Sight, parse},
+    frame::{self, Extension, Look, Network, parse},
     packet::Packet,
     verdict::{Decision, Flow, Verdict, decide},
 };
 
 use super::{
-    constants::{role, sight},
+    constants::Constants,
     frame::{Frame, TcFrame, XdpFrame},
     maps::{self, Tables},
 };
@@ -31,12 +31,17 @@ macro_rules! hook {
             }
 
             #[inline(always)]
-            fn walk(&self, _: Sight) -> Found {
+            fn peek<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+                self.bytes_at_hand(offset)
+            }
+
+            #[inline(always)]
+            fn walk(&self, _: impl Look) -> Found {
                 Found($walk(self.context))
             }
 
             #[inline(always)]
-            fn network(&self, network: Network, _: Sight) -> Found {
+            fn network(&self, network: Network, _: impl Look) -> Found {
                 let ipv6 = matches!(network.family, Family::Ipv6);
                 Found($network(self.context, network.at as u64, u64::from(ipv6)))
             }
@@ -69,7 +74,7 @@ macro_rules! hook {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $walk(context: *mut $context) -> u64 {
-            frame::walk(&$frame { context }, sight()).0
+            frame::walk(&$frame { context }, Constants).0
         }
 
         #[unsafe(no_mangle)]
@@ -80,7 +85,7 @@ macro_rules! hook {
                 return 0;
             }
             let family = if ipv6 == 0 { Family::Ipv4 } else { Family::Ipv6 };
-            frame::network(&$frame { context }, Network { at, family }, sight()).0
+            frame::network(&$frame { context }, Network { at, family }, Constants).0
         }
 
         #[unsafe(no_mangle)]
@@ -119,7 +124,7 @@ hook!(TcFrame, __sk_buff, TcContext, op25b_walk_tc, op25b_network_tc, op25b_exte
 #[inline(always)]
 pub(super) fn filter<F: Frame>(context: *mut F::Context) -> Verdict {
     let frame = F::new(context);
-    let found = parse(&frame, sight());
+    let found = parse(&frame, Constants);
     if !found.is_judged() {
         return Verdict::Pass;
     }
@@ -130,7 +135,7 @@ pub(super) fn filter<F: Frame>(context: *mut F::Context) -> Verdict {
 #[inline(always)]
 pub(super) fn explain<F: Frame>(context: *mut F::Context) -> u32 {
     let frame = F::new(context);
-    let found = parse(&frame, sight());
+    let found = parse(&frame, Constants);
     if !found.is_judged() {
         return Answer::new(0, 0, found.outcome_number(), 0, 0).0;
     }
@@ -143,7 +148,7 @@ pub(super) fn explain<F: Frame>(context: *mut F::Context) -> u32 {
 #[inline(always)]
 fn decision<F: Frame>(frame: &F, found: Found) -> Option<(Flow, Decision)> {
     let flow = Flow::read(frame, found)?;
-    Some((flow, decide(&flow, role(), &Tables)))
+    Some((flow, decide(&flow, Constants.role(), &Tables)))
 }
 
 const CUT: u64 = u64::MAX;

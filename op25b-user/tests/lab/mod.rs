@@ -97,11 +97,13 @@ impl Namespace {
 
     /// An interface here and its peer in `there`, both up.
     pub(crate) fn veth(&self, here: &str, there: &Self, peer: &str) -> Result<()> {
-        succeed(
-            Command::new("ip")
-                .args(["link", "add", here, "netns", &self.name, "type", "veth"])
-                .args(["peer", "name", peer, "netns", &there.name]),
-        )?;
+        succeed(Command::new("ip").args(["link", "add", here, "netns", &self.name, "type", "veth"]).args([
+            "peer",
+            "name",
+            peer,
+            "netns",
+            &there.name,
+        ]))?;
         self.ip(&["link", "set", here, "up"])?;
         there.ip(&["link", "set", peer, "up"])?;
         Ok(())
@@ -153,11 +155,7 @@ impl Namespace {
     }
 
     /// Puts frames on the wire of an interface, each exactly once.
-    pub(crate) fn send<'f>(
-        &self,
-        interface: &str,
-        frames: impl IntoIterator<Item = &'f [u8]>,
-    ) -> Result<()> {
+    pub(crate) fn send<'f>(&self, interface: &str, frames: impl IntoIterator<Item = &'f [u8]>) -> Result<()> {
         let socket = self.within(|| packet_socket(interface, 0))??;
         for (number, frame) in frames.into_iter().enumerate() {
             transmit(socket.as_fd(), frame)?;
@@ -198,15 +196,11 @@ fn end_with_the_test() -> io::Result<()> {
 
 /// A socket for whole frames of one interface of the calling thread's namespace; protocol 0 hears nothing.
 fn packet_socket(interface: &str, protocol: i32) -> Result<OwnedFd> {
-    let index: i32 = fs::read_to_string("/proc/net/dev_mcast")
-        .map(|_| ())
-        .and_then(|()| interface_index(interface))
-        .with_context(|| format!("no interface {interface}"))?;
+    let index = interface_index(interface).with_context(|| format!("no interface {interface}"))?;
     let protocol = u16::try_from(protocol)?.to_be();
     // SAFETY: plain call; the result is checked below.
-    let socket = unsafe {
-        libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol))
-    };
+    let socket =
+        unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol)) };
     ensure!(socket >= 0, "AF_PACKET: {}", io::Error::last_os_error());
     // SAFETY: just opened, and nobody else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
@@ -269,14 +263,14 @@ pub(crate) struct Ear {
 }
 
 impl Ear {
-    /// How many TCP frames to this port have arrived since it was last asked, all of them still being on the way
-    /// included.
+    /// How many TCP frames to this port have arrived since it was last asked.
     pub(crate) fn tcp_to(&self, port: u16) -> Result<usize> {
-        Ok(self.hear()?.into_iter().filter(|heard| *heard == port).count())
+        Ok(self.hear()?.into_iter().filter(|(_, destination)| *destination == port).count())
     }
 
-    /// The destination ports of the TCP frames that have arrived since it was last asked.
-    pub(crate) fn hear(&self) -> Result<Vec<u16>> {
+    /// Source and destination ports of the TCP frames that have arrived since it was last asked, until it has been
+    /// silent for a while.
+    pub(crate) fn hear(&self) -> Result<Vec<(u16, u16)>> {
         let mut ports = Vec::new();
         let mut buffer = vec![0_u8; 16 << 10];
         let mut silent_since = Instant::now();
@@ -285,8 +279,8 @@ impl Ear {
                 thread::sleep(LOOK);
                 continue;
             };
-            if let Some(port) = tcp_port(buffer.get(..length).unwrap_or_default()) {
-                ports.push(port);
+            if let Some(both) = tcp_ports(buffer.get(..length).unwrap_or_default()) {
+                ports.push(both);
                 silent_since = Instant::now();
             }
         }
@@ -339,9 +333,9 @@ impl Ear {
     }
 }
 
-fn tcp_port(frame: &[u8]) -> Option<u16> {
+fn tcp_ports(frame: &[u8]) -> Option<(u16, u16)> {
     match SlicedPacket::from_ethernet(frame).ok()?.transport? {
-        TransportSlice::Tcp(tcp) => Some(tcp.destination_port()),
+        TransportSlice::Tcp(tcp) => Some((tcp.source_port(), tcp.destination_port())),
         _ => None,
     }
 }
@@ -351,7 +345,9 @@ pub(crate) fn syn(source: IpAddr, destination: IpAddr, source_port: u16, destina
     // Locally administered addresses (IEEE 802).
     let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 0x25], [2, 0, 0, 0, 0, 0x26]);
     let ip = match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => ethernet.ipv4(source.octets(), destination.octets(), 64),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            ethernet.ipv4(source.octets(), destination.octets(), 64)
+        }
         (source, destination) => ethernet.ipv6(as_ipv6(source), as_ipv6(destination), 64),
     };
     let tcp = ip.tcp(source_port, destination_port, 1, 64_240).syn();
@@ -397,7 +393,8 @@ impl Answer {
     pub(crate) fn error(&self) -> Result<&str> {
         ensure!(self.code == Some(1), "exit 1 was to be expected: {self:?}");
         // What it warned of before is not the error.
-        let mut lines = self.stderr.lines().filter(|line| !line.starts_with("warning: ") && !line.starts_with("warn: "));
+        let mut lines =
+            self.stderr.lines().filter(|line| !line.starts_with("warning: ") && !line.starts_with("warn: "));
         let line = lines.next().with_context(|| format!("no error: {self:?}"))?;
         ensure!(lines.next().is_none(), "more than one line: {self:?}");
         line.strip_prefix("error: ").with_context(|| format!("no `error: `: {self:?}"))
