@@ -187,6 +187,9 @@ pub const CELLS_OF_GROUP: u32 = 32;
 /// Cells of one interface: group 0 is "in no group".
 pub const CELLS: u32 = CELLS_OF_GROUP * (GROUPS as u32 + 1);
 
+/// Cells of the map that counts how frames were seen: [`crate::found::Outcome`] by [`crate::found::Wrapping`].
+pub const SEEN_CELLS: u32 = 32 * 32;
+
 /// One counter cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -105,6 +105,15 @@ impl Wrapping {
     /// IPv4 in IPv6 (RFC 2473).
     pub const SOFTWIRE: Self = Self(16);
 
+    /// Each with the name that people see.
+    pub const NAMES: [(Self, &'static str); 5] = [
+        (Self::VLAN, "vlan"),
+        (Self::SNAP, "llc-snap"),
+        (Self::PPPOE, "pppoe"),
+        (Self::MPLS, "mpls"),
+        (Self::SOFTWIRE, "ipv4-in-ipv6"),
+    ];
+
     /// This and that.
     #[inline(always)]
     #[must_use]
@@ -210,6 +219,13 @@ impl Found {
         Wrapping((self.0 >> 8) as u8)
     }
 
+    /// The cell in a map of [`crate::abi::SEEN_CELLS`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn cell(self) -> u32 {
+        seen_cell(self.outcome_number(), self.wrapping())
+    }
+
     /// Offset of the source address, from the start of the frame.
     #[inline(always)]
     #[must_use]
@@ -244,4 +260,11 @@ impl Found {
     pub const fn destination_family(self) -> Family {
         if self.0 & 1 << 59 == 0 { Family::Ipv4 } else { Family::Ipv6 }
     }
+}
+
+/// The cell of an outcome and a wrapping in a map of [`crate::abi::SEEN_CELLS`].
+#[inline(always)]
+#[must_use]
+pub const fn seen_cell(outcome: u8, wrapping: Wrapping) -> u32 {
+    (outcome as u32 & 31) << 5 | wrapping.0 as u32 & 31
 }

@@ -59,8 +59,19 @@ impl Hook {
     #[must_use]
     pub fn program(self) -> &'static str {
         match self {
-            Self::Xdp => program::attached_xdp(),
+            Self::Xdp if program::multi_buffer() => program::XDP_FRAGS,
+            Self::Xdp => program::XDP,
             Self::Tcx | Self::Clsact => program::TC,
+        }
+    }
+
+    /// The one that also counts how every frame was seen.
+    #[must_use]
+    pub fn sampling_program(self) -> &'static str {
+        match self {
+            Self::Xdp if program::multi_buffer() => program::SAMPLE_FRAGS,
+            Self::Xdp => program::SAMPLE_XDP,
+            Self::Tcx | Self::Clsact => program::SAMPLE_TC,
         }
     }
 
@@ -102,19 +113,17 @@ pub fn attach(
     }
 }
 
-/// Gives a port back the pinned program of an earlier generation.
+/// Puts a pinned program of a generation in force on an interface that has one of ours.
 ///
 /// # Errors
 ///
 /// When the program or the link is gone, or the kernel refuses.
-pub fn restore(instance: &Instance, generation: u64, port: &Port) -> Result<()> {
-    let hook = Hook::of(port.attach);
-    let program = instance.program(generation, hook.program(), &port.name, port.attach);
-    match hook {
-        Hook::Xdp => xdp::restore(&instance.link(&port.name, port.attach), &program),
-        Hook::Tcx | Hook::Clsact => {
-            tc::restore(&instance.link(&port.name, port.attach), port, hook, &program)
-        }
+pub fn swap(instance: &Instance, generation: u64, name: &str, interface: &str, attach: Attach) -> Result<()> {
+    let program = instance.program(generation, name, interface, attach);
+    let link = instance.link(interface, attach);
+    match Hook::of(attach) {
+        Hook::Xdp => xdp::swap_to(&link, &program),
+        hook @ (Hook::Tcx | Hook::Clsact) => tc::swap_to(&link, interface, attach, hook, &program),
     }
 }
 
@@ -160,11 +169,7 @@ pub fn open(pin: &Path) -> Result<FdLink> {
 }
 
 /// Makes the directory that a pin is to lie in.
-///
-/// # Errors
-///
-/// When bpffs refuses.
-pub fn make_parent(pin: &Path) -> Result<()> {
+fn make_parent(pin: &Path) -> Result<()> {
     let parent = pin.parent().context("a pin lies in a directory")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))
 }

@@ -32,7 +32,7 @@ pub enum Command {
     /// Show the counters
     Stats(Output),
     /// Prove that the filter is in force; exits 1 when it is not
-    Status(Output),
+    Status(Status),
     /// Remove the filter, its programs and its counters
     Detach,
 }
@@ -102,6 +102,17 @@ pub struct Explain {
     /// Destination port
     #[arg(long, value_name = "PORT", default_value_t = 25)]
     pub dport: u16,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `op25b status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Count how every frame is seen for this long, for example 1s: proves that nothing goes by unread
+    #[arg(long, value_name = "DURATION")]
+    pub sample: Option<humantime::Duration>,
     /// How to print it
     #[command(flatten)]
     pub output: Output,

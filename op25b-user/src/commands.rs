@@ -51,7 +51,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Check(arguments) => check::check(&arguments),
             Command::Explain(arguments) => explain::explain(&instance, &arguments),
             Command::Stats(output) => stats::stats(&instance, output),
-            Command::Status(output) => status::status(&instance, output).await,
+            Command::Status(arguments) => status::status(&instance, &arguments).await,
             Command::Detach => detach::detach(&instance),
         }
     })

@@ -5,13 +5,19 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, PerCpuArray};
 use op25b_ebpf::{
-    abi::{CELLS, CELLS_OF_GROUP, Count},
+    abi::{CELLS, CELLS_OF_GROUP, Count, SEEN_CELLS},
     address::Family,
+    found::{Outcome, Wrapping, seen_cell},
     verdict::{Reason, Verdict, cell},
 };
 use serde::Serialize;
 
-use crate::{commands::No, instance::Instance, manifest::Manifest, object::Wire};
+use crate::{
+    commands::No,
+    instance::Instance,
+    manifest::Manifest,
+    object::{self, Wire},
+};
 
 /// `op25b stats --json`.
 #[derive(Clone, Debug, Serialize)]
@@ -22,6 +28,19 @@ pub struct Stats {
     pub interfaces: Vec<Interface>,
     /// All that has been judged, summed over interfaces.
     pub totals: Vec<Total>,
+    /// How the judged frames were seen.
+    pub seen: Vec<Seen>,
+}
+
+/// Frames that were seen in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// How the walk through the frame ended.
+    pub outcome: &'static str,
+    /// What was looked through on the way.
+    pub through: Vec<&'static str>,
+    /// Frames.
+    pub packets: u64,
 }
 
 /// An interface and how it is attached.
@@ -113,8 +132,13 @@ pub const fn family_name(family: Family) -> &'static str {
 pub fn read(instance: &Instance) -> Result<Stats> {
     let manifest = Manifest::require(instance)?;
     let mut sums: BTreeMap<Cell, (u64, u64)> = BTreeMap::new();
+    let mut seen = vec![0; SEEN_CELLS as usize];
     for interface in &manifest.interfaces {
-        let counters = open(&instance.counters(&interface.name, interface.mode))?;
+        let directory = instance.counters(&interface.name, interface.mode);
+        for (sum, packets) in seen.iter_mut().zip(read_seen(&directory.join(object::SEEN))?) {
+            *sum += packets;
+        }
+        let counters = open(&directory.join(object::COUNTERS))?;
         let groups = std::iter::once(0).chain(manifest.numbers.values().copied());
         for (cell, (packets, bytes)) in nonzero(&counters, groups)? {
             let sum = sums.entry(cell).or_default();
@@ -143,7 +167,43 @@ pub fn read(instance: &Instance) -> Result<Stats> {
             mode: interface.mode.name(),
         })
         .collect();
-    Ok(Stats { generation: manifest.generation, interfaces, totals })
+    Ok(Stats { generation: manifest.generation, interfaces, totals, seen: name_seen(&seen) })
+}
+
+/// Reads a pinned map of how frames were seen: packets by [`op25b_ebpf::found::seen_cell`].
+///
+/// # Errors
+///
+/// When it is missing or has another layout.
+pub fn read_seen(path: &Path) -> Result<Vec<u64>> {
+    let map =
+        MapData::from_pin(path).with_context(|| format!("cannot open the counters {}", path.display()))?;
+    let map: PerCpuArray<MapData, u64> =
+        PerCpuArray::try_from(Map::PerCpuArray(map)).context("the counters have another layout")?;
+    (0..SEEN_CELLS).map(|cell| Ok(map.get(&cell, 0)?.iter().sum())).collect()
+}
+
+/// Puts names to what [`read_seen`] returned, without what was not seen; most frames first.
+#[must_use]
+pub fn name_seen(packets: &[u64]) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    for outcome in Outcome::ALL {
+        for wrapping in (0..32).map(Wrapping) {
+            let cell = seen_cell(outcome as u8, wrapping) as usize;
+            let packets = packets.get(cell).copied().unwrap_or(0);
+            if packets == 0 {
+                continue;
+            }
+            let through = Wrapping::NAMES
+                .into_iter()
+                .filter(|(one, _)| wrapping.has(*one))
+                .map(|(_, name)| name)
+                .collect();
+            seen.push(Seen { outcome: outcome.name(), through, packets });
+        }
+    }
+    seen.sort_by_key(|seen| std::cmp::Reverse(seen.packets));
+    seen
 }
 
 /// The counters of one interface.

@@ -60,7 +60,7 @@ impl Instance {
         self.pins().join("links").join(pin_name(interface, attach))
     }
 
-    /// The pinned counters of an interface at one hook.
+    /// The directory of the pinned counters of an interface at one hook.
     #[must_use]
     pub fn counters(&self, interface: &str, attach: Attach) -> PathBuf {
         self.pins().join("counters").join(pin_name(interface, attach))

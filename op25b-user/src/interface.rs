@@ -1,6 +1,7 @@
 //! What the kernel says of a network interface, over netlink.
 
 use anyhow::{Context as _, Result};
+use ethtool::{EthtoolAttr, EthtoolFeatureAttr};
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::{
     link::{LinkAttribute, LinkLayerType, LinkXdp, XdpAttached},
@@ -20,6 +21,10 @@ pub struct Interface {
     pub xdp: Option<u32>,
     /// Whether its frames start with an Ethernet header; ppp, tun and wireguard have none.
     pub ethernet: bool,
+    /// Packets that arrived since it exists.
+    pub received: u64,
+    /// Packets that left since it exists.
+    pub sent: u64,
 }
 
 /// Asks for an interface by name; `None` where there is none.
@@ -45,6 +50,9 @@ pub async fn find(name: &str) -> Result<Option<Interface>> {
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
+            LinkAttribute::Stats64(stats) => {
+                (interface.received, interface.sent) = (stats.rx_packets, stats.tx_packets);
+            }
             LinkAttribute::Xdp(attributes) => interface.xdp = xdp_program(&attributes),
             _ => {}
         }
@@ -97,4 +105,23 @@ pub async fn classifiers(index: u32, ingress: bool) -> Result<Vec<u32>> {
             _ => None,
         })
         .collect())
+}
+
+/// Whether the NIC takes VLAN tags off arriving frames. Drivers that do not say so don't.
+pub async fn strips_vlan(name: &str) -> bool {
+    let Ok((connection, mut handle, _)) = ethtool::new_connection() else { return false };
+    let connection = tokio::spawn(connection);
+    let features: Result<Vec<_>, _> = match handle.feature().get(Some(name)).execute().await {
+        Ok(messages) => messages.try_collect().await,
+        Err(error) => Err(error),
+    };
+    connection.abort();
+    features.is_ok_and(|messages| {
+        messages.iter().flat_map(|message| &message.payload.nlas).any(|attribute| match attribute {
+            EthtoolAttr::Feature(EthtoolFeatureAttr::Active(bits)) => {
+                bits.iter().any(|bit| bit.name == "rx-vlan-hw-parse" && bit.value)
+            }
+            _ => false,
+        })
+    })
 }

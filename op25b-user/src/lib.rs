@@ -13,4 +13,5 @@ pub mod manifest;
 pub mod object;
 pub mod policy;
 pub mod preflight;
+pub mod sample;
 pub mod tables;

@@ -57,6 +57,8 @@ pub struct Interface {
     pub hook: Hook,
     /// The kernel's number of the program.
     pub program: u32,
+    /// The kernel's number of its sampling twin.
+    pub sampling_program: u32,
 }
 
 /// A group of the policy.
@@ -167,14 +169,21 @@ impl Manifest {
 impl Interface {
     /// The entry of a port.
     #[must_use]
-    pub fn new(port: &Port, program: u32) -> Self {
+    pub fn new(port: &Port, program: u32, sampling_program: u32) -> Self {
         Self {
             name: port.name.clone(),
             role: role_name(port.role).to_owned(),
             mode: port.attach,
             hook: Hook::of(port.attach),
             program,
+            sampling_program,
         }
+    }
+
+    /// Whether a program is this generation's.
+    #[must_use]
+    pub const fn runs(&self, program: u32) -> bool {
+        program == self.program || program == self.sampling_program
     }
 }
 

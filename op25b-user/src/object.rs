@@ -75,11 +75,12 @@ impl Constants {
 pub enum Maps<'a> {
     /// With the object alone: for `explain --policy` and tests.
     Own,
-    /// Pinned: `tables` are a generation's, made by its first interface; `counters` are the interface's.
+    /// Pinned: `tables` are a generation's, made by its first interface; `counters` are the interface's, and outlive
+    /// generations.
     Pinned {
         /// Directory of the tables.
         tables: &'a Path,
-        /// The counters' own path.
+        /// Directory of the counters.
         counters: &'a Path,
     },
 }
@@ -96,18 +97,19 @@ pub mod program {
     pub const EXPLAIN: &str = "op25b_explain";
     /// The same, for the TC hook.
     pub const EXPLAIN_TC: &str = "op25b_explain_tc";
+    /// [`XDP`], counting how each frame was seen.
+    pub const SAMPLE_XDP: &str = "op25b_sample_xdp";
+    /// [`XDP_FRAGS`], counting how each frame was seen.
+    pub const SAMPLE_FRAGS: &str = "op25b_sample_frags";
+    /// [`TC`], counting how each frame was seen.
+    pub const SAMPLE_TC: &str = "op25b_sample_tc";
     /// Passes everything; the floor of measurements.
     pub const PASS: &str = "op25b_pass";
 
-    /// The one that this kernel attaches to XDP.
+    /// Whether this kernel takes frames of several buffers.
     #[must_use]
-    pub fn attached_xdp() -> &'static str {
-        let multi_buffer = super::KernelVersion::new(5, 18, 0);
-        if super::KernelVersion::current().is_ok_and(|kernel| kernel >= multi_buffer) {
-            XDP_FRAGS
-        } else {
-            XDP
-        }
+    pub fn multi_buffer() -> bool {
+        super::KernelVersion::current().is_ok_and(|kernel| kernel >= super::KernelVersion::new(5, 18, 0))
     }
 }
 
@@ -124,7 +126,12 @@ const TABLES: [&str; 11] = [
     "CUSTOMER_GROUPS",
     "AYA_LOGS",
 ];
-const COUNTERS: &str = "COUNTERS";
+/// The map of [`Count`] cells.
+pub const COUNTERS: &str = "COUNTERS";
+/// The map of how judged frames were seen.
+pub const SEEN: &str = "SEEN";
+/// The map of how all frames were seen while sampling.
+pub const SAMPLED: &str = "SAMPLED";
 
 /// Creates the maps, fills the tables where they are new, and relocates the programs. Loads and attaches none.
 ///
@@ -172,7 +179,9 @@ pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<E
         for name in TABLES {
             loader.map_pin_path(name, tables.join(name));
         }
-        loader.map_pin_path(COUNTERS, counters);
+        for name in [COUNTERS, SEEN, SAMPLED] {
+            loader.map_pin_path(name, counters.join(name));
+        }
     }
     let mut object = loader.load(OBJECT).context("the kernel does not take op25b's maps")?;
     if fresh {

@@ -102,6 +102,7 @@ macro_rules! hook {
             let Some((flow, decision)) = decision(&frame, found) else {
                 return Verdict::Pass as u32;
             };
+            maps::seen(found);
             maps::count(decision.cell(flow.family()), frame.packets(), frame.length());
             // The loader sets the level; at its default the verifier cuts this away.
             debug!(
@@ -129,6 +130,15 @@ pub(super) fn filter<F: Frame>(context: *mut F::Context) -> Verdict {
         return Verdict::Pass;
     }
     frame.judge(found.through(frame.stripped()))
+}
+
+/// The same, and notes how every frame was seen: swapped in for a second when somebody wants to know.
+#[inline(always)]
+pub(super) fn sample<F: Frame>(context: *mut F::Context) -> Verdict {
+    let frame = F::new(context);
+    let found = parse(&frame, Constants).through(frame.stripped());
+    maps::sampled(found);
+    if found.is_judged() { frame.judge(found) } else { Verdict::Pass }
 }
 
 /// What would happen to a frame; counts nothing.

@@ -6,8 +6,9 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
 };
 use op25b_ebpf::{
-    abi::{CELLS, Count, Customer, GROUPS, Group, Range4, Range6, Server},
+    abi::{CELLS, Count, Customer, GROUPS, Group, Range4, Range6, SEEN_CELLS, Server},
     address::{Address, Family},
+    found::Found,
     policy::Policy,
     ranges::{Ranges, Shape, find},
 };
@@ -50,6 +51,13 @@ static CUSTOMER_GROUPS: Array<Group> = Array::with_max_entries(GROUPS as u32 + 1
 /// The counters of this interface; they outlive the generation.
 #[map]
 static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(CELLS, 0);
+
+/// How judged frames of this interface were seen; outlives the generation like [`COUNTERS`].
+#[map]
+static SEEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(SEEN_CELLS, 0);
+/// How all frames were seen, while a sampling program is attached.
+#[map]
+static SAMPLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(SEEN_CELLS, 0);
 
 struct Table<R: 'static> {
     ranges: &'static Array<R>,
@@ -164,6 +172,26 @@ extern "C" fn op25b_server(family: u64, high: u64, low: u64) -> u32 {
     } else {
         let table = Table { ranges: &SERVERS6, index: &SERVERS6_INDEX, shape: &SERVERS6_SHAPE };
         find(&table, (high, low))
+    }
+}
+
+/// Notes how a judged frame was seen.
+#[inline(always)]
+pub(crate) fn seen(found: Found) {
+    add(&SEEN, found.cell());
+}
+
+/// Notes how any frame was seen.
+#[inline(always)]
+pub(crate) fn sampled(found: Found) {
+    add(&SAMPLED, found.cell());
+}
+
+#[inline(always)]
+fn add(map: &PerCpuArray<u64>, cell: u32) {
+    if let Some(count) = map.get_ptr_mut(cell) {
+        // SAFETY: as in `count`.
+        unsafe { *count += 1 };
     }
 }
 

@@ -14,7 +14,7 @@ use op25b_ebpf::verdict::Verdict;
 
 use self::{
     frame::{TcFrame, XdpFrame},
-    hook::{explain, filter},
+    hook::{explain, filter, sample},
 };
 
 /// Kernels up to 5.17, and drivers without multi-buffer support.
@@ -32,11 +32,25 @@ pub(crate) fn op25b_xdp_frags(context: XdpContext) -> u32 {
 /// Interfaces without Ethernet header, interfaces where XDP is taken, and frames on their way out.
 #[classifier]
 pub(crate) fn op25b_tc(context: TcContext) -> i32 {
-    match filter::<TcFrame>(context.skb.skb) {
-        // Not TC_ACT_OK: programs behind this one have their say.
-        Verdict::Pass => TC_ACT_UNSPEC,
-        Verdict::Drop | Verdict::Reset | Verdict::Notice => TC_ACT_SHOT,
-    }
+    tc_action(filter::<TcFrame>(context.skb.skb))
+}
+
+/// [`op25b_xdp`], sampling.
+#[xdp]
+pub(crate) fn op25b_sample_xdp(context: XdpContext) -> u32 {
+    xdp_action(sample::<XdpFrame>(context.ctx))
+}
+
+/// [`op25b_xdp_frags`], sampling.
+#[xdp(frags)]
+pub(crate) fn op25b_sample_frags(context: XdpContext) -> u32 {
+    xdp_action(sample::<XdpFrame>(context.ctx))
+}
+
+/// [`op25b_tc`], sampling.
+#[classifier]
+pub(crate) fn op25b_sample_tc(context: TcContext) -> i32 {
+    tc_action(sample::<TcFrame>(context.skb.skb))
 }
 
 /// The decision on one frame as an [`op25b_ebpf::abi::Answer`]: never attached, run by BPF_PROG_TEST_RUN.
@@ -62,6 +76,15 @@ fn xdp_action(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop | Verdict::Reset | Verdict::Notice => xdp_action::XDP_DROP,
+    }
+}
+
+#[inline(always)]
+fn tc_action(verdict: Verdict) -> i32 {
+    match verdict {
+        // Not TC_ACT_OK: programs behind this one have their say.
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Drop | Verdict::Reset | Verdict::Notice => TC_ACT_SHOT,
     }
 }
 

@@ -85,17 +85,17 @@ fn attach_clsact(port: &Port, program: &mut SchedClassifier) -> Result<Attached>
         }
         // A filter is there already: ours of an earlier run, to be replaced.
         Err(_) => {
-            replace_clsact(port, program)?;
+            replace_clsact(&port.name, port.attach, program)?;
             Ok(Attached::Swapped)
         }
     }
 }
 
-fn replace_clsact(port: &Port, program: &mut SchedClassifier) -> Result<()> {
-    let link = SchedClassifierLink::attached(&port.name, direction(port.attach), PRIORITY, HANDLE, None)?;
+fn replace_clsact(interface: &str, attach: Attach, program: &mut SchedClassifier) -> Result<()> {
+    let link = SchedClassifierLink::attached(interface, direction(attach), PRIORITY, HANDLE, None)?;
     let id = program
         .attach_to_link(link)
-        .with_context(|| format!("{}: cannot attach to the clsact qdisc", port.name))?;
+        .with_context(|| format!("{interface}: cannot attach to the clsact qdisc"))?;
     leave(program, id)
 }
 
@@ -105,11 +105,17 @@ fn leave(program: &mut SchedClassifier, id: SchedClassifierLinkId) -> Result<()>
     Ok(())
 }
 
-pub(super) fn restore(link: &Path, port: &Port, hook: Hook, program: &Path) -> Result<()> {
+pub(super) fn swap_to(
+    link: &Path,
+    interface: &str,
+    attach: Attach,
+    hook: Hook,
+    program: &Path,
+) -> Result<()> {
     let mut program = SchedClassifier::from_pin(program)
         .with_context(|| format!("cannot open the program {}", program.display()))?;
     if hook == Hook::Clsact {
-        replace_clsact(port, &mut program)
+        replace_clsact(interface, attach, &mut program)
     } else {
         replace(open(link)?, link, &mut program)
     }

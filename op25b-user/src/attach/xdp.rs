@@ -49,7 +49,7 @@ fn swap(path: &Path, interface: &Interface, program: &mut Xdp) -> Result<bool> {
     Ok(true)
 }
 
-pub(super) fn restore(link: &Path, program: &Path) -> Result<()> {
+pub(super) fn swap_to(link: &Path, program: &Path) -> Result<()> {
     let mut program = Xdp::from_pin(program, XdpAttachType::Interface)
         .with_context(|| format!("cannot open the program {}", program.display()))?;
     replace(open(link)?, link, &mut program)

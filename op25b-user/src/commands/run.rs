@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::No;
 use crate::{
-    attach::{self, Attached, Hook, make_parent},
+    attach::{self, Attached, Hook},
     cli,
     instance::Instance,
     interface::{self, Interface},
@@ -100,7 +100,7 @@ fn enforce(
     let mut ready = Vec::new();
     for (port, interface) in ports {
         let counters = instance.counters(&port.name, port.attach);
-        make_parent(&counters)?;
+        fs::create_dir_all(&counters).with_context(|| format!("cannot make {}", counters.display()))?;
         fs::create_dir_all(&generation).with_context(|| format!("cannot make {}", generation.display()))?;
         let link = if interface.ethernet { Link::Ethernet } else { Link::Ip };
         let constants = Constants { trace, ..Constants::new(policy, port.role, link) };
@@ -114,8 +114,9 @@ fn enforce(
             Ok(program.info()?.id())
         };
         let id = pinned(hook.program())?;
+        let sampling = pinned(hook.sampling_program())?;
         pinned(hook.sibling())?;
-        manifest.interfaces.push(manifest::Interface::new(port, id));
+        manifest.interfaces.push(manifest::Interface::new(port, id, sampling));
         ready.push(Ready { port, interface, object });
     }
 
@@ -158,7 +159,10 @@ fn enforce(
 fn take_back(instance: &Instance, previous: Option<&Manifest>, done: &[(&Port, Attached)]) {
     for (port, how) in done {
         let result = match (how, previous) {
-            (Attached::Swapped, Some(previous)) => attach::restore(instance, previous.generation, port),
+            (Attached::Swapped, Some(previous)) => {
+                let name = Hook::of(port.attach).program();
+                attach::swap(instance, previous.generation, name, &port.name, port.attach)
+            }
             _ => attach::detach(instance, &port.name, port.attach).map(|_| ()),
         };
         if let Err(error) = result {

@@ -27,5 +27,10 @@ pub(super) fn stats(instance: &Instance, output: Output) -> Result<()> {
             total.bytes.to_string(),
         ]);
     }
+    print(&table.to_string())?;
+    let mut table = super::table(&["seen as", "through", "packets"]);
+    for seen in &stats.seen {
+        table.add_row([seen.outcome.to_owned(), seen.through.join(", "), seen.packets.to_string()]);
+    }
     print(&table.to_string())
 }

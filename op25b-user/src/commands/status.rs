@@ -6,12 +6,13 @@ use serde::Serialize;
 use super::{No, print, print_json};
 use crate::{
     attach::{self, Hook},
-    cli::Output,
-    counters,
+    cli, counters,
     instance::Instance,
     interface,
     manifest::{self, Manifest},
     policy::{Override, Policy},
+    preflight,
+    sample::{self, Sample},
 };
 
 /// `op25b status --json`.
@@ -33,6 +34,9 @@ struct Status {
     /// Frames judged so far, and dropped.
     judged_packets: u64,
     dropped_packets: u64,
+    /// How frames were seen, with `--sample`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    samples: Vec<Sample>,
     /// What to look at.
     warnings: Vec<String>,
 }
@@ -57,7 +61,8 @@ struct InterfaceStatus {
     problem: Option<String>,
 }
 
-pub(super) async fn status(instance: &Instance, output: Output) -> Result<()> {
+pub(super) async fn status(instance: &Instance, arguments: &cli::Status) -> Result<()> {
+    let output = arguments.output;
     let Some(manifest) = Manifest::read(instance)? else {
         if output.json {
             print_json(&serde_json::json!({
@@ -73,7 +78,14 @@ pub(super) async fn status(instance: &Instance, output: Output) -> Result<()> {
         }
         return Err(No::Answer.into());
     };
-    let status = look(instance, &manifest).await?;
+    let mut status = look(instance, &manifest).await?;
+    if let Some(duration) = arguments.sample {
+        preflight::check()?;
+        status.samples = sample::take(instance, &manifest, duration.into()).await?;
+        for sample in &status.samples {
+            status.warnings.extend(sample.warnings());
+        }
+    }
     if output.json {
         print_json(&status)?
     } else {
@@ -131,6 +143,7 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
             .filter(|total| total.verdict != "pass")
             .map(|total| total.packets)
             .sum(),
+        samples: Vec::new(),
         warnings,
     })
 }
@@ -162,13 +175,13 @@ fn compare(instance: &Instance, known: &manifest::Interface, running: &[u32]) ->
         }
         match attach::open(&pin).and_then(|link| Ok(link.info()?.program_id())) {
             Err(error) => return Some(format!("{error:#}")),
-            Ok(linked) if linked != known.program => {
+            Ok(linked) if !known.runs(linked) => {
                 return Some(format!("program {linked} is attached, the generation's is {}", known.program));
             }
             Ok(_) => {}
         }
     }
-    if running.contains(&known.program) {
+    if running.iter().any(|id| known.runs(*id)) {
         return None;
     }
     let there = running.iter().map(|id| {
@@ -203,6 +216,20 @@ fn tell(status: &Status) -> Result<()> {
         print(&format!("  group {}: {mark}", group.name))?;
     }
     print(&format!("  {} frames judged, {} dropped", status.judged_packets, status.dropped_packets))?;
+    for sample in &status.samples {
+        print(&format!(
+            "  {}: {} frames seen in {:.1} s, {} received by the interface",
+            sample.interface, sample.frames, sample.seconds, sample.received
+        ))?;
+        for seen in &sample.seen {
+            let through = if seen.through.is_empty() {
+                String::new()
+            } else {
+                format!(" through {}", seen.through.join(", "))
+            };
+            print(&format!("    {:>12}  {}{through}", seen.packets, seen.outcome))?;
+        }
+    }
     for warning in &status.warnings {
         eprintln!("warning: {warning}");
     }

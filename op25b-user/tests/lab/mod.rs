@@ -8,7 +8,7 @@ use std::{
     io,
     net::IpAddr,
     os::{
-        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::process::{CommandExt as _, ExitStatusExt as _},
     },
     path::{Path, PathBuf},
@@ -154,17 +154,9 @@ impl Namespace {
         Ok(Some((mode.to_owned(), program.parse()?)))
     }
 
-    /// Puts frames on the wire of an interface, each exactly once.
-    pub(crate) fn send<'f>(&self, interface: &str, frames: impl IntoIterator<Item = &'f [u8]>) -> Result<()> {
-        let socket = self.within(|| packet_socket(interface, 0))??;
-        for (number, frame) in frames.into_iter().enumerate() {
-            transmit(socket.as_fd(), frame)?;
-            // The peer's queue has 256 places, and a full one loses frames without a word on old kernels.
-            if number % 16 == 15 {
-                thread::sleep(Duration::from_micros(500));
-            }
-        }
-        Ok(())
+    /// Opens an interface for sending whole frames.
+    pub(crate) fn mouth(&self, interface: &str) -> Result<Mouth> {
+        Ok(Mouth { socket: self.within(|| packet_socket(interface, 0))?? })
     }
 
     /// Listens to what comes in on an interface from now on.
@@ -233,7 +225,8 @@ fn packet_socket(interface: &str, protocol: i32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-fn interface_index(interface: &str) -> io::Result<i32> {
+/// The number of an interface of the calling thread's namespace.
+pub(crate) fn interface_index(interface: &str) -> io::Result<i32> {
     let name = std::ffi::CString::new(interface)?;
     // SAFETY: the name ends with a zero.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
@@ -242,19 +235,38 @@ fn interface_index(interface: &str) -> io::Result<i32> {
     }
 }
 
-fn transmit(socket: BorrowedFd<'_>, frame: &[u8]) -> Result<()> {
-    for _ in 0..1000 {
-        // SAFETY: the buffer is as long as said.
-        let sent = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
-        if usize::try_from(sent).is_ok_and(|sent| sent == frame.len()) {
-            return Ok(());
+/// Puts whole frames on the wire of an interface.
+pub(crate) struct Mouth {
+    socket: OwnedFd,
+}
+
+impl Mouth {
+    /// Sends frames, each exactly once.
+    pub(crate) fn send<'f>(&self, frames: impl IntoIterator<Item = &'f [u8]>) -> Result<()> {
+        for (number, frame) in frames.into_iter().enumerate() {
+            self.send_one(frame)?;
+            // The peer's queue has 256 places, and a full one loses frames without a word on old kernels.
+            if number % 16 == 15 {
+                thread::sleep(Duration::from_micros(500));
+            }
         }
-        let error = io::Error::last_os_error();
-        // The frame was not taken: it may be offered again.
-        ensure!(error.raw_os_error() == Some(libc::ENOBUFS), "send: {error}");
-        thread::sleep(Duration::from_millis(1));
+        Ok(())
     }
-    bail!("the interface takes no frame")
+
+    fn send_one(&self, frame: &[u8]) -> Result<()> {
+        for _ in 0..1000 {
+            // SAFETY: the buffer is as long as said.
+            let sent = unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+            if usize::try_from(sent).is_ok_and(|sent| sent == frame.len()) {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            // The frame was not taken: it may be offered again.
+            ensure!(error.raw_os_error() == Some(libc::ENOBUFS), "send: {error}");
+            thread::sleep(Duration::from_millis(1));
+        }
+        bail!("the interface takes no frame")
+    }
 }
 
 /// Hears every frame that arrives on an interface behind XDP.
@@ -263,11 +275,6 @@ pub(crate) struct Ear {
 }
 
 impl Ear {
-    /// How many TCP frames to this port have arrived since it was last asked.
-    pub(crate) fn tcp_to(&self, port: u16) -> Result<usize> {
-        Ok(self.hear()?.into_iter().filter(|(_, destination)| *destination == port).count())
-    }
-
     /// Source and destination ports of the TCP frames that have arrived since it was last asked, until it has been
     /// silent for a while.
     pub(crate) fn hear(&self) -> Result<Vec<(u16, u16)>> {
