@@ -189,7 +189,7 @@ pub fn link<P: Packet>(packet: &P, link: Link) -> Result<(Network, Wrapping), Ou
             at = ETHERNET;
             packet.u16(ETHERNET - 2).ok_or(Outcome::CutHeader)?
         }
-        Link::Ip => match packet.u8(0).ok_or(Outcome::CutHeader)? >> 4 {
+        Link::Ip => match packet.u16(0).ok_or(Outcome::CutHeader)? >> 12 {
             4 => TYPE_IPV4,
             6 => TYPE_IPV6,
             _ => return Err(Outcome::BadHeader),
@@ -249,7 +249,7 @@ pub fn link<P: Packet>(packet: &P, link: Link) -> Result<(Network, Wrapping), Ou
         if !bottom {
             return Err(Outcome::ManyLabels);
         }
-        kind = match packet.u8(at).ok_or(Outcome::CutHeader)? >> 4 {
+        kind = match packet.u16(at).ok_or(Outcome::CutHeader)? >> 12 {
             4 => TYPE_IPV4,
             6 => TYPE_IPV6,
             _ => return Err(Outcome::NotIp),
@@ -324,7 +324,7 @@ fn headers<P: Packet>(packet: &P, ip: Network, limit: usize) -> Result<Upper, Ou
             if header[0] >> 4 != 6 {
                 return Err(Outcome::BadHeader);
             }
-            if packet.read::<1>(at + IPV6 - 1).is_none() {
+            if packet.read::<2>(at + IPV6 - 2).is_none() {
                 return Err(Outcome::CutHeader);
             }
             (header[6], at + IPV6, u16::from_be_bytes([header[4], header[5]]))

@@ -9,7 +9,8 @@ use crate::{
 ///
 /// The core never sees a slice: the BPF verifier tracks packet pointers against the end of the packet, not lengths.
 pub trait Packet: Sized {
-    /// The `N` bytes at `offset`, or `None` where the frame ends before them.
+    /// The `N` bytes at `offset`, or `None` where the frame ends before them. At least two: the verifier makes nothing
+    /// of `start < end`, into which LLVM turns the check for one.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
     /// The same for the everyday frames' one look; may say `None` of bytes that take longer to reach.
@@ -34,13 +35,6 @@ pub trait Packet: Sized {
     /// See [`frame::extension`].
     fn extension(&self, protocol: u8, at: usize) -> Extension {
         frame::extension(self, protocol, at)
-    }
-
-    /// One byte.
-    #[inline(always)]
-    fn u8(&self, offset: usize) -> Option<u8> {
-        let [byte] = self.read(offset)?;
-        Some(byte)
     }
 
     /// Two bytes in network order.

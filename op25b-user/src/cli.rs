@@ -29,6 +29,8 @@ pub enum Command {
     Check(Check),
     /// Tell what happens to one frame, and why, by sending it through the real kernel program
     Explain(Explain),
+    /// Tell what happens to every frame of a capture, by sending each through the real kernel program
+    Replay(Replay),
     /// Show the counters
     Stats(Output),
     /// Prove that the filter is in force; exits 1 when it is not
@@ -116,4 +118,26 @@ pub struct Status {
     /// How to print it
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `op25b replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The policy file
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// Whose packets the interface judges
+    #[arg(long)]
+    pub role: RoleName,
+    /// Write the frames of one reason to a new pcapng file
+    #[arg(long, value_name = "FILE", requires = "reason")]
+    pub write: Option<PathBuf>,
+    /// Which reason, for example blocked
+    #[arg(long, requires = "write")]
+    pub reason: Option<String>,
+    /// How to print it: one object a line
+    #[command(flatten)]
+    pub output: Output,
+    /// A pcap or pcapng file, plain or gzipped
+    pub capture: PathBuf,
 }

@@ -3,6 +3,7 @@
 mod check;
 mod detach;
 mod explain;
+mod replay;
 mod run;
 mod stats;
 mod status;
@@ -50,6 +51,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Run(arguments) => run::run(&instance, &arguments).await,
             Command::Check(arguments) => check::check(&arguments),
             Command::Explain(arguments) => explain::explain(&instance, &arguments),
+            Command::Replay(arguments) => replay::replay(&arguments),
             Command::Stats(output) => stats::stats(&instance, output),
             Command::Status(arguments) => status::status(&instance, &arguments).await,
             Command::Detach => detach::detach(&instance),

@@ -12,6 +12,7 @@ use aya::{
 };
 use op25b_ebpf::{
     abi::{self, Count, Link, Range4, Range6, Role, Server, Softwire},
+    frame::Sight,
     ranges::Shape,
 };
 
@@ -67,6 +68,12 @@ impl Constants {
             Some(IdentifyBy::Inner) => Softwire::Inner,
         };
         Self { link, role, softwire, trace: false }
+    }
+
+    /// The same for the core on the host.
+    #[must_use]
+    pub const fn sight(self) -> Sight {
+        Sight { link: self.link, role: self.role, softwire: self.softwire }
     }
 }
 

@@ -739,7 +739,20 @@ fn as_nobody(site: &Site, filter: &Filter<'_>, arguments: &[&str]) -> Result<lab
             Ok(())
         });
     }
-    finish(&mut command, Duration::from_secs(10))
+    // A child that another test is just starting may still have the copy open for writing.
+    let mut answer = finish(&mut command, Duration::from_secs(10));
+    for _ in 0..100 {
+        let Err(error) = &answer else { break };
+        if error
+            .downcast_ref::<io::Error>()
+            .is_none_or(|error| error.kind() != io::ErrorKind::ExecutableFileBusy)
+        {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+        answer = finish(&mut command, Duration::from_secs(10));
+    }
+    answer
 }
 
 fn readable_by_all(path: &Path) -> Result<String> {

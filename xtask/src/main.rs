@@ -1,7 +1,8 @@
-//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`.
+//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`, `kernels`.
 
 mod demo;
 mod exec;
+mod kernels;
 mod lab;
 mod mail;
 mod report;
@@ -29,6 +30,11 @@ enum Task {
     },
     /// Send real mail through a filtered router, in network namespaces (as root)
     Demo,
+    /// Run the kernel tests under Debian's kernels, 5.10 to 7.x, in virtual machines (as root)
+    Kernels {
+        /// Only under these [default: all]
+        versions: Vec<kernels::Kernel>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -52,5 +58,6 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Test { arguments } => test::run(&arguments),
         Task::Demo => demo::run(),
+        Task::Kernels { versions } => kernels::run(&versions),
     }
 }

@@ -43,10 +43,10 @@ impl XdpFrame {
         read(self.bounds(), offset)
     }
 
-    /// The same: all that XDP can read is at hand.
+    /// The same, for the everyday frames.
     #[inline(always)]
     pub(super) fn bytes_at_hand<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.bytes(offset)
+        peek(self.bounds(), offset)
     }
 
     /// Bytes of the whole frame.
@@ -75,18 +75,23 @@ pub(crate) struct TcFrame {
 }
 
 impl TcFrame {
-    /// The `N` bytes at `offset` of the linear part.
+    /// The linear part.
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: the kernel hands every TC program a valid `__sk_buff`.
+        unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) }
+    }
+
+    /// The `N` bytes at `offset` of the linear part, for the everyday frames.
     #[inline(always)]
     pub(super) fn bytes_at_hand<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        // SAFETY: the kernel hands every TC program a valid `__sk_buff`.
-        let bounds = unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) };
-        read(bounds, offset)
+        peek(self.bounds(), offset)
     }
 
     /// The `N` bytes at `offset`: from the linear part where they are there, from the pages behind it otherwise.
     #[inline(always)]
     pub(super) fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        if let Some(bytes) = self.bytes_at_hand(offset) {
+        if let Some(bytes) = read(self.bounds(), offset) {
             return Some(bytes);
         }
         let mut bytes = [0; N];
@@ -100,14 +105,14 @@ impl TcFrame {
     /// Bytes of the whole frame.
     #[inline(always)]
     pub(super) fn length(&self) -> u64 {
-        // SAFETY: as in `bytes`.
+        // SAFETY: as in `bounds`.
         u64::from(unsafe { (*self.context).len })
     }
 
     /// Packets that the frame stands for: segmentation offload puts many into one.
     #[inline(always)]
     pub(super) fn packets(&self) -> u64 {
-        // SAFETY: as in `bytes`.
+        // SAFETY: as in `bounds`.
         match unsafe { (*self.context).gso_segs } {
             0 => 1,
             segments => u64::from(segments),
@@ -117,7 +122,7 @@ impl TcFrame {
     /// A tag travels beside the frame here.
     #[inline(always)]
     pub(super) fn stripped(&self) -> Wrapping {
-        // SAFETY: as in `bytes`.
+        // SAFETY: as in `bounds`.
         if unsafe { (*self.context).vlan_present } == 0 { Wrapping::NONE } else { Wrapping::VLAN }
     }
 }
@@ -134,6 +139,20 @@ fn read<const N: usize>((data, end): (usize, usize), offset: usize) -> Option<[u
     }
     // SAFETY: `at..at + N` lies between `data` and `data_end`; an array of bytes has no alignment.
     Some(unsafe { *(at as *const [u8; N]) })
+}
+
+/// The same without the two instructions that keep LLVM off, for offsets that it knows: for straight code only, since
+/// behind a branch it merges such reads.
+#[inline(always)]
+fn peek<const N: usize>((data, end): (usize, usize), offset: usize) -> Option<[u8; N]> {
+    if !core::intrinsics::is_val_statically_known(offset) {
+        return read((data, end), offset);
+    }
+    if data + offset + N > end {
+        return None;
+    }
+    // SAFETY: as in `read`.
+    Some(unsafe { *((data + offset) as *const [u8; N]) })
 }
 
 /// The sum, in a register of which LLVM knows nothing, with a bound that the verifier sees. Otherwise LLVM drops a

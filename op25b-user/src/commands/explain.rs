@@ -47,7 +47,7 @@ pub(super) fn explain(instance: &Instance, arguments: &cli::Explain) -> Result<(
     print(&format!("{line}\n{}", sentence(explanation.reason)))
 }
 
-const fn role(name: RoleName) -> Role {
+pub(super) const fn role(name: RoleName) -> Role {
     match name {
         RoleName::Customer => Role::CUSTOMER,
         RoleName::Upstream => Role::UPSTREAM,

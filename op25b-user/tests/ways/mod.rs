@@ -264,9 +264,11 @@ impl Entry {
     }
 }
 
-/// What a test run's kernel may refuse: less than an Ethernet header and a byte, or more than a page has room for.
-pub(crate) const fn may_be_refused(frame: &[u8]) -> bool {
-    frame.len() <= 14 || frame.len() > 3500
+/// What a test run may refuse: at TC less than the fixed header of an IP packet, at XDP less than a byte behind
+/// Ethernet, and everywhere more than a page has room for.
+pub(crate) const fn may_be_refused(entry: &Entry, frame: &[u8]) -> bool {
+    let shortest = if entry.drop == TC.0 { 54 } else { 15 };
+    frame.len() < shortest || frame.len() > 3500
 }
 
 /// An object in the kernel, with a policy's tables and one interface's constants.

@@ -1,0 +1,206 @@
+//! Capture files: pcap and pcapng, plain or gzipped, read frame by frame.
+
+use std::{
+    fs::File,
+    io::{BufReader, ErrorKind, Read},
+    path::Path,
+    time::Duration,
+};
+
+use flate2::read::MultiGzDecoder;
+use op25b_ebpf::abi::Link;
+use pcap_file::{
+    DataLink, PcapError, TsResolution,
+    pcap::PcapReader,
+    pcapng::{Block, PcapNgReader},
+};
+
+/// A frame of a capture.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// What it starts with; none where op25b does not know the link type.
+    pub link: Option<Link>,
+    /// The link type's number in the file.
+    pub link_type: DataLink,
+    /// When it was captured, since 1970.
+    pub time: Duration,
+    /// The bytes that were captured.
+    pub bytes: Vec<u8>,
+    /// How long it was on the wire.
+    pub length: u32,
+}
+
+impl Frame {
+    /// Whether the capture holds less than was on the wire.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        self.bytes.len() < self.length as usize
+    }
+}
+
+/// A file that is no capture, or stops being one.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// It cannot be opened or read.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is empty, or starts like nothing known.
+    #[error("{path}: {what}; a pcap or pcapng file is wanted, plain or gzipped")]
+    Format {
+        /// Which.
+        path: String,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// A frame cannot be read.
+    #[error("{path}: damaged behind frame {frame}: {what}")]
+    Damaged {
+        /// Which.
+        path: String,
+        /// The last good frame, from 1; 0 where there is none.
+        frame: u64,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// A capture file being read.
+pub struct Capture {
+    path: String,
+    format: Format,
+    frames: u64,
+}
+
+type Source = BufReader<Box<dyn Read>>;
+
+enum Format {
+    Pcap(PcapReader<Source>),
+    PcapNg(Box<PcapNgReader<Source>>),
+}
+
+impl Capture {
+    /// Opens a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or is no capture.
+    pub fn open(path: &Path) -> Result<Self, CaptureError> {
+        let name = path.display().to_string();
+        let failed = |source| CaptureError::File { path: name.clone(), source };
+        let file = File::open(path).map_err(failed)?;
+        let mut source: Box<dyn Read> = Box::new(BufReader::new(file));
+        let mut magic = start(&mut source).map_err(failed)?;
+        source = Box::new(std::io::Cursor::new(magic.clone()).chain(source));
+        if magic.starts_with(&[0x1f, 0x8b]) {
+            source = Box::new(MultiGzDecoder::new(source));
+            magic = start(&mut source).map_err(failed)?;
+            source = Box::new(std::io::Cursor::new(magic.clone()).chain(source));
+        }
+        let refused = |what| CaptureError::Format { path: name.clone(), what };
+        let source = BufReader::with_capacity(1 << 16, source);
+        let format = match magic.as_slice() {
+            [] => return Err(refused("empty")),
+            // The section header block reads alike in both byte orders.
+            [0x0a, 0x0d, 0x0d, 0x0a] => Format::PcapNg(Box::new(
+                PcapNgReader::new(source).map_err(|_| refused("a damaged pcapng header"))?,
+            )),
+            // Micro- and nanoseconds, both byte orders.
+            [0xd4, 0xc3, 0xb2, 0xa1]
+            | [0xa1, 0xb2, 0xc3, 0xd4]
+            | [0x4d, 0x3c, 0xb2, 0xa1]
+            | [0xa1, 0xb2, 0x3c, 0x4d] => {
+                Format::Pcap(PcapReader::new(source).map_err(|_| refused("a damaged pcap header"))?)
+            }
+            _ => return Err(refused("no capture file")),
+        };
+        Ok(Self { path: name, format, frames: 0 })
+    }
+
+    fn next_frame(&mut self) -> Option<Result<Frame, PcapError>> {
+        match &mut self.format {
+            Format::Pcap(reader) => {
+                let link_type = reader.header().datalink;
+                // Not `next_packet`: that refuses frames above the file's snapshot length, which many files lie about.
+                let packet = match reader.next_raw_packet()? {
+                    Ok(packet) => packet.into_owned(),
+                    Err(error) => return Some(Err(error)),
+                };
+                let nanoseconds = match reader.header().ts_resolution {
+                    TsResolution::MicroSecond => packet.ts_frac.saturating_mul(1000),
+                    TsResolution::NanoSecond => packet.ts_frac,
+                };
+                Some(Ok(Frame {
+                    link: link(link_type),
+                    link_type,
+                    time: Duration::new(u64::from(packet.ts_sec), nanoseconds.min(999_999_999)),
+                    length: packet.orig_len,
+                    bytes: packet.data.into_owned(),
+                }))
+            }
+            Format::PcapNg(reader) => loop {
+                let (interface, time, length, bytes) = match reader.next_block()? {
+                    Ok(Block::EnhancedPacket(packet)) => {
+                        (packet.interface_id, packet.timestamp, packet.original_len, packet.data.into_owned())
+                    }
+                    Ok(Block::SimplePacket(packet)) => {
+                        let mut bytes = packet.data.into_owned();
+                        // The block is padded to four bytes and does not say where the frame ends.
+                        bytes.truncate(packet.original_len as usize);
+                        (0, Duration::ZERO, packet.original_len, bytes)
+                    }
+                    Ok(_) => continue,
+                    Err(error) => return Some(Err(error)),
+                };
+                let Some(description) = reader.interfaces().get(interface as usize) else {
+                    return Some(Err(PcapError::InvalidInterfaceId(interface)));
+                };
+                let link_type = description.linktype;
+                return Some(Ok(Frame { link: link(link_type), link_type, time, bytes, length }));
+            },
+        }
+    }
+}
+
+impl Iterator for Capture {
+    type Item = Result<Frame, CaptureError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.next_frame()? {
+            Ok(frame) => {
+                self.frames += 1;
+                Some(Ok(frame))
+            }
+            Err(error) => Some(Err(CaptureError::Damaged {
+                path: self.path.clone(),
+                frame: self.frames,
+                what: match error {
+                    PcapError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                        "the file ends inside a frame".to_owned()
+                    }
+                    PcapError::IoError(error) => error.to_string(),
+                    other => other.to_string(),
+                },
+            })),
+        }
+    }
+}
+
+/// The first four bytes, fewer where the file ends.
+fn start(source: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(4).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+const fn link(link_type: DataLink) -> Option<Link> {
+    match link_type {
+        DataLink::ETHERNET => Some(Link::Ethernet),
+        DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => Some(Link::Ip),
+        _ => None,
+    }
+}
