@@ -542,7 +542,7 @@ impl Layer for Vlan {
 pub(crate) enum Pppoe {
     /// Two bytes of protocol.
     Plain,
-    /// One byte, compressed (RFC 1661 §6.5).
+    /// One byte where the other is zero (RFC 1661 §6.5).
     Compressed,
     /// Two bytes of this protocol.
     Of(u16),
@@ -555,7 +555,8 @@ impl Layer for Pppoe {
             Self::Plain | Self::Compressed => inner.names.ppp,
         };
         let [high, low] = protocol.to_be_bytes();
-        let protocol = if matches!(self, Self::Compressed) { vec![low] } else { vec![high, low] };
+        let compressed = matches!(self, Self::Compressed) && high == 0;
+        let protocol = if compressed { vec![low] } else { vec![high, low] };
         let [length, rest] = ((protocol.len() + inner.bytes.len()) as u16).to_be_bytes();
         let mut header = vec![0x11, 0, 0, 1, length, rest];
         header.extend(protocol);

@@ -1,0 +1,126 @@
+//! What the programs cost: instructions that the verifier had to look at, and nanoseconds over an empty program.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use aya::{
+    Ebpf,
+    programs::{Program, TestRun as _, TestRunOptions, Xdp},
+};
+use op25b::{
+    document,
+    object::{self, Constants, Maps, program},
+    policy::{Override, Policy},
+    tables::Tables,
+};
+use op25b_ebpf::abi::{Link, Role, Softwire};
+
+/// The budget, so that replies will fit too.
+const INSTRUCTIONS: u32 = 100_000;
+
+const POLICY: &str = r#"
+version: 1
+interfaces: {customer: [eth1]}
+relays: [{name: post, addresses: [192.0.2.25, "2001:db8:25::25"]}]
+customers: [{name: residential, prefixes: [203.0.113.0/24, "2001:db8:1000::/36"], mode: enforce}]
+unknown_sources: pass
+"#;
+
+fn tables() -> Tables {
+    let document = document::parse(POLICY, "policy").unwrap();
+    let policy = Policy::from_document(document, "policy", POLICY, &Override::default()).unwrap();
+    Tables::compile(&policy, |_| 1).unwrap()
+}
+
+fn verified(object: &mut Ebpf, name: &str) -> (u32, u32) {
+    let program = object::load(object, name).unwrap();
+    let info = program.info().unwrap();
+    // Linux 5.16 tells; before that there is nothing to compare with.
+    (info.verified_instruction_count().unwrap_or(0), info.size_translated().unwrap_or(0) / 8)
+}
+
+#[test]
+fn every_program_passes_the_verifier_within_the_budget_whatever_its_constants() {
+    let tables = tables();
+    let mut worst = std::collections::BTreeMap::new();
+    for link in [Link::Ethernet, Link::Ip] {
+        for role in [Role::CUSTOMER, Role::UPSTREAM, Role::BOTH] {
+            for softwire in [Softwire::Closed, Softwire::Outer, Softwire::Inner] {
+                for trace in [false, true] {
+                    let constants = Constants { link, role, softwire, trace };
+                    let mut object = object::create(&tables, constants, Maps::Own).unwrap();
+                    for name in programs() {
+                        let cost = verified(&mut object, name);
+                        let entry = worst.entry(name).or_insert(cost);
+                        *entry = (*entry).max(cost);
+                    }
+                }
+            }
+        }
+    }
+    for (name, (verified, translated)) in worst {
+        println!("verifier: {name}: {verified} instructions verified, {translated} loaded, at most");
+        assert!(verified <= INSTRUCTIONS, "{name}: {verified} instructions, {INSTRUCTIONS} are the budget");
+    }
+}
+
+/// All that this kernel takes: it knows nothing of `xdp.frags` before 5.18.
+fn programs() -> Vec<&'static str> {
+    let mut names = vec![
+        program::XDP,
+        program::SAMPLE_XDP,
+        program::TC,
+        program::SAMPLE_TC,
+        program::EXPLAIN,
+        program::EXPLAIN_TC,
+        program::PASS,
+    ];
+    if program::multi_buffer() {
+        names.extend([program::XDP_FRAGS, program::SAMPLE_FRAGS]);
+    }
+    names
+}
+
+#[test]
+fn a_frame_that_is_not_mail_pays_a_few_nanoseconds() {
+    let constants =
+        Constants { link: Link::Ethernet, role: Role::CUSTOMER, softwire: Softwire::Closed, trace: false };
+    let mut object = object::create(&tables(), constants, Maps::Own).unwrap();
+    object::load(&mut object, program::XDP).unwrap();
+    object::load(&mut object, program::PASS).unwrap();
+
+    for (name, frame, limit) in frames() {
+        // One after the other, so that both meet the machine in the same mood.
+        let runs: Vec<(f64, f64)> = (0..21)
+            .map(|_| {
+                (nanoseconds(&object, program::PASS, &frame), nanoseconds(&object, program::XDP, &frame))
+            })
+            .collect();
+        // The least is what a program takes; what is above it is the machine's other work.
+        let least = |of: fn(&(f64, f64)) -> f64| runs.iter().map(of).fold(f64::INFINITY, f64::min);
+        let (floor, ours) = (least(|run| run.0), least(|run| run.1));
+        let over = ours - floor;
+        println!("cost: {name}: {ours:.0} ns, {over:.0} over an empty program ({floor:.0})");
+        assert!(over <= limit, "{name}: {over:.0} ns over an empty program, {limit} are allowed");
+    }
+}
+
+fn frames() -> [(&'static str, Vec<u8>, f64); 3] {
+    let ethernet = |kind: [u8; 2]| [[2; 6].as_slice(), &[2; 6], &kind].concat();
+    let tcp = [[0x9c, 0x40, 1, 0xbb].as_slice(), &[0; 8], &[0x50, 2], &[0; 6]].concat();
+    let ipv4 = |protocol| {
+        [[0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol, 0, 0].as_slice(), &[203, 0, 113, 9], &[198, 51, 100, 25]].concat()
+    };
+    let ipv6 = [[0x60, 0, 0, 0, 0, 20, 6, 64].as_slice(), &[0x20; 32]].concat();
+    [
+        ("IPv4 TCP to port 443", [ethernet([8, 0]), ipv4(6), tcp.clone()].concat(), 5.0),
+        ("IPv4 UDP", [ethernet([8, 0]), ipv4(17), tcp.clone()].concat(), 5.0),
+        ("IPv6 TCP to port 443", [ethernet([0x86, 0xdd]), ipv6, tcp].concat(), 6.0),
+    ]
+}
+
+fn nanoseconds(object: &Ebpf, name: &str, frame: &[u8]) -> f64 {
+    let Some(Program::Xdp(program)) = object.program(name) else { panic!("no XDP program {name}") };
+    let program: &Xdp = program;
+    let options = TestRunOptions { data_in: Some(frame), repeat: 2_000_000, ..Default::default() };
+    program.test_run(options).expect("the kernel runs the program").duration.as_nanos() as f64
+}

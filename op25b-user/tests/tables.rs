@@ -1,0 +1,388 @@
+//! Compiled tables against a linear longest-prefix search, at, before and behind every boundary, host and kernel.
+#![allow(clippy::expect_used, clippy::panic, reason = "an address that is found wrong fails the test")]
+
+mod frames;
+mod generate;
+mod ways;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnetwork::IpNetwork;
+use op25b_ebpf::{
+    abi::{Customer, Link, Role},
+    address::Address,
+    policy::Policy as _,
+    verdict::Verdict,
+};
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use crate::{
+    frames::{Ipv4, Ipv6, Tcp},
+    generate::Chance,
+    ways::{Kernel, Office, Setting, Variant, say},
+};
+
+/// A customer that no generated prefix equals.
+const ANCHOR: &str = "2001:db8:ffff:ffff:ffff:ffff:ffff:fffe";
+
+/// Prefixes of the lists of a policy.
+#[derive(Clone, Debug, Default)]
+struct Lists {
+    groups: Vec<Vec<IpNetwork>>,
+    destinations: Vec<Vec<IpNetwork>>,
+    relays: Vec<Vec<IpNetwork>>,
+    exemptions: Vec<IpNetwork>,
+    /// With whether the relays are left.
+    quarantine: Vec<(IpNetwork, bool)>,
+}
+
+impl Lists {
+    /// Drops what a policy file may not say: a prefix in two groups, twice in a list, a list of none.
+    fn tidied(mut self) -> Self {
+        let mut owned = BTreeSet::new();
+        for group in &mut self.groups {
+            group.retain(|prefix| owned.insert(*prefix));
+        }
+        self.groups.retain(|group| !group.is_empty());
+        for list in self.destinations.iter_mut().chain(&mut self.relays).chain([&mut self.exemptions]) {
+            let mut seen = BTreeSet::new();
+            list.retain(|prefix| seen.insert(*prefix));
+        }
+        self.relays.retain(|relay| !relay.is_empty());
+        let mut seen = BTreeSet::new();
+        self.quarantine.retain(|(prefix, _)| seen.insert(*prefix));
+        self
+    }
+
+    /// As a policy file.
+    fn policy(&self) -> String {
+        let list = |prefixes: &[IpNetwork]| {
+            let quoted = prefixes.iter().map(|prefix| format!("\"{prefix}\"")).collect::<Vec<_>>();
+            format!("[{}]", quoted.join(", "))
+        };
+        let relays = self.relays.iter().enumerate();
+        let relays =
+            relays.map(|(number, prefixes)| format!("{{name: r{number}, addresses: {}}}", list(prefixes)));
+        let groups = self.groups.iter().enumerate().map(|(number, prefixes)| {
+            let destinations = self.destinations.get(number).map_or(&[][..], Vec::as_slice);
+            format!(
+                "{{name: g{number}, prefixes: {}, mode: enforce, allow_any: true, destinations: {}}}",
+                list(prefixes),
+                list(destinations)
+            )
+        });
+        let exemptions = self.exemptions.iter().map(|prefix| format!("{{prefixes: [\"{prefix}\"]}}"));
+        let quarantine = self
+            .quarantine
+            .iter()
+            .map(|(prefix, relays)| format!("{{prefixes: [\"{prefix}\"], relays: {relays}}}"));
+        let entries = |entries: Vec<String>| format!("[\n  {}\n]", entries.join(",\n  "));
+        format!(
+            "version: 1\nunknown_sources: pass\nrelays: {}\ncustomers: {}\nexemptions: {}\nquarantine: {}\n",
+            entries(relays.collect()),
+            // Some group must have an IPv6 prefix.
+            entries(
+                std::iter::once(format!("{{name: anchor, prefixes: [\"{ANCHOR}/128\"], mode: off}}"))
+                    .chain(groups)
+                    .collect()
+            ),
+            entries(exemptions.collect()),
+            entries(quarantine.collect())
+        )
+    }
+
+    fn prefixes(&self) -> impl Iterator<Item = IpNetwork> {
+        let lists = self.groups.iter().chain(&self.destinations).chain(&self.relays).flatten();
+        let exceptions = self.exemptions.iter().chain(self.quarantine.iter().map(|(prefix, _)| prefix));
+        lists.chain(exceptions).copied()
+    }
+
+    /// What an address is as a customer, by linear search.
+    fn customer(&self, office: &Office, address: IpAddr) -> Customer {
+        let mut best = if address.to_string() == ANCHOR { Some((128, "anchor".to_owned())) } else { None };
+        for (number, group) in self.groups.iter().enumerate() {
+            if let Some(length) = longest(group.iter(), address)
+                && best.as_ref().is_none_or(|(best, _)| *best < length)
+            {
+                best = Some((length, format!("g{number}")));
+            }
+        }
+        let mut value = best.map_or(0, |(_, name)| office.group(Some(&name)));
+        if longest(self.exemptions.iter(), address).is_some() {
+            value |= Customer::EXEMPT;
+        }
+        let around = self.quarantine.iter().filter(|(prefix, _)| prefix.contains(address));
+        if let Some((_, relays)) = around.max_by_key(|(prefix, _)| prefix.prefix()) {
+            value |= Customer::QUARANTINED | if *relays { Customer::RELAYS_LEFT } else { 0 };
+        }
+        Customer(value)
+    }
+
+    /// Relays that have an address, a bit each.
+    fn relays(&self, address: IpAddr) -> u64 {
+        let relays = self.relays.iter().enumerate();
+        relays.fold(0, |mask, (bit, relay)| mask | u64::from(longest(relay.iter(), address).is_some()) << bit)
+    }
+}
+
+fn longest<'p>(prefixes: impl Iterator<Item = &'p IpNetwork>, address: IpAddr) -> Option<u8> {
+    prefixes.filter(|prefix| prefix.contains(address)).map(IpNetwork::prefix).max()
+}
+
+/// The ends of each family, and each prefix's ends with their neighbours.
+fn boundaries(prefixes: impl Iterator<Item = IpNetwork>) -> BTreeSet<IpAddr> {
+    let mut addresses = BTreeSet::from([
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V4(Ipv4Addr::BROADCAST),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::from(u128::MAX)),
+    ]);
+    for prefix in prefixes {
+        for end in [prefix.network(), prefix.broadcast()] {
+            addresses.insert(end);
+            for step in [-1_i8, 1] {
+                addresses.extend(beside(end, step));
+            }
+        }
+    }
+    addresses
+}
+
+fn beside(address: IpAddr, step: i8) -> Option<IpAddr> {
+    Some(match address {
+        IpAddr::V4(address) => {
+            IpAddr::V4(Ipv4Addr::from(u32::from(address).checked_add_signed(i32::from(step))?))
+        }
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from(u128::from(address).checked_add_signed(i128::from(step))?))
+        }
+    })
+}
+
+fn address(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => Address::ipv4(address.octets()),
+        IpAddr::V6(address) => {
+            let bytes = u128::from(address);
+            Address::ipv6(((bytes >> 64) as u64).to_be_bytes(), (bytes as u64).to_be_bytes())
+        }
+    }
+}
+
+/// What tables and linear search disagree on.
+fn disagreements(lists: &Lists) -> Vec<String> {
+    let office = Office::of(&lists.policy());
+    let mut wrong = Vec::new();
+    for ip in boundaries(lists.prefixes()) {
+        let (customer, server) = (office.tables.customer(address(ip)), office.tables.server(address(ip)));
+        let expected = lists.customer(&office, ip);
+        if customer != expected {
+            wrong.push(format!("{ip}: customer {customer:?}, expected {expected:?}"));
+        }
+        if server.relays != lists.relays(ip) {
+            wrong.push(format!("{ip}: relays {:b}, expected {:b}", server.relays, lists.relays(ip)));
+        }
+        for (number, destinations) in lists.destinations.iter().enumerate().take(lists.groups.len()) {
+            let group = office.tables.group(office.group(Some(&format!("g{number}")))).expect("a group");
+            let inside = longest(destinations.iter(), ip).is_some();
+            if destinations.is_empty() != (group.scope == 0) || inside != (server.scopes & group.scope != 0) {
+                wrong.push(format!("{ip}: destinations of g{number}, expected {inside}"));
+            }
+        }
+    }
+    wrong
+}
+
+/// Prefixes that nest, touch and crowd: few starting points, many lengths.
+fn prefix() -> impl Strategy<Value = IpNetwork> {
+    let v4 = (
+        select(vec![0_u32, 0xc000_0200, 0xc633_6400, 0xcb00_7100, 0xcb00_71ff, u32::MAX]),
+        prop_oneof![Just(0_u32), 0..16_u32, any::<u32>()],
+        prop_oneof![Just(0_u8), Just(32), 0..=32_u8, 20..=32_u8],
+    )
+        .prop_map(|(base, offset, length)| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            let address = Ipv4Addr::from(base.wrapping_add(offset) & mask);
+            IpNetwork::new(address.into(), length).expect("at most 32")
+        });
+    let v6 = (
+        select(vec![0_u128, 0x2001_0db8 << 96, 0x2001_0db8_1000_0000 << 64, u128::MAX]),
+        prop_oneof![
+            Just(0_u128),
+            0..16_u128,
+            (0..64_u128).prop_map(|step| step << 64),
+            (0..64_u128).prop_map(|step| step << 80),
+            any::<u128>()
+        ],
+        prop_oneof![Just(0_u8), Just(128), 0..=128_u8, 60..=68_u8, 32..=64_u8],
+    )
+        .prop_map(|(base, offset, length)| {
+            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            let address = Ipv6Addr::from(base.wrapping_add(offset) & mask);
+            IpNetwork::new(address.into(), length).expect("at most 128")
+        });
+    prop_oneof![v4, v6]
+}
+
+fn lists() -> impl Strategy<Value = Lists> {
+    (
+        vec(vec(prefix(), 0..30), 1..4),
+        vec(vec(prefix(), 0..8), 0..4),
+        vec(vec(prefix(), 0..8), 0..4),
+        vec(prefix(), 0..20),
+        vec((prefix(), any::<bool>()), 0..20),
+    )
+        .prop_map(|(groups, destinations, relays, exemptions, quarantine)| {
+            Lists { groups, destinations, relays, exemptions, quarantine }.tidied()
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_equal_a_linear_search(lists in lists()) {
+        let wrong = disagreements(&lists);
+        prop_assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), lists.policy());
+    }
+}
+
+fn prefixes(list: &[&str]) -> Vec<IpNetwork> {
+    list.iter().map(|text| text.parse().expect("a prefix")).collect()
+}
+
+fn agree(lists: Lists) {
+    let lists = lists.tidied();
+    let wrong = disagreements(&lists);
+    assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), lists.policy());
+}
+
+#[test]
+fn prefix_of_everyone_is_a_group() {
+    agree(Lists { groups: vec![prefixes(&["0.0.0.0/0", "::/0"])], ..Lists::default() });
+}
+
+#[test]
+fn first_and_last_address_are_found() {
+    agree(Lists {
+        groups: vec![
+            prefixes(&["0.0.0.0/32", "::/128"]),
+            prefixes(&["255.255.255.255/32", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"]),
+        ],
+        ..Lists::default()
+    });
+}
+
+#[test]
+fn prefixes_that_start_or_end_together_nest() {
+    agree(Lists {
+        groups: vec![
+            prefixes(&[
+                "203.0.113.0/24",
+                "203.0.113.0/26",
+                "203.0.113.255/32",
+                "2001:db8::/32",
+                "2001:db8::/128",
+            ]),
+            prefixes(&["203.0.113.0/25", "203.0.113.192/26", "203.0.113.0/32", "2001:db8::/64"]),
+        ],
+        exemptions: prefixes(&["203.0.113.0/24", "203.0.113.0/32", "2001:db8::/64"]),
+        quarantine: vec![
+            ("203.0.113.0/24".parse().expect("a prefix"), true),
+            ("203.0.113.0/25".parse().expect("a prefix"), false),
+            ("203.0.113.0/32".parse().expect("a prefix"), true),
+        ],
+        ..Lists::default()
+    });
+}
+
+#[test]
+fn adjacent_prefixes_of_one_group_leave_no_gap() {
+    agree(Lists {
+        groups: vec![prefixes(&["203.0.113.0/25", "203.0.113.128/25", "203.0.112.0/24"])],
+        ..Lists::default()
+    });
+}
+
+/// Many prefixes in few /16s, as customers are.
+fn crowd(seed: u64, count: usize) -> Lists {
+    let mut chance = Chance::new(seed);
+    let mut lists = Lists { groups: vec![Vec::new(); 4], ..Lists::default() };
+    for _ in 0..count {
+        let group = chance.below(4);
+        let within = chance.pick(&[0xc633_0000_u32, 0xcb00_0000, 0xcb01_0000]);
+        let length = chance.pick(&[24_u8, 28, 29, 30, 32, 32, 32]);
+        let bits = chance.bits() as u32 & 0xffff;
+        let start = (within | bits) & (u32::MAX << (32 - u32::from(length)));
+        lists.groups[group].push(IpNetwork::new(Ipv4Addr::from(start).into(), length).expect("at most 32"));
+        // A provider's IPv6 prefixes all start alike.
+        let length = chance.pick(&[48_u8, 56, 60, 64, 64, 72, 128]);
+        let bits = u128::from(chance.bits() & 0xff_ffff) << 64 | u128::from(chance.bits());
+        let start = (0x2001_0db8 << 96 | bits) & (u128::MAX << (128 - u32::from(length)));
+        lists.groups[group].push(IpNetwork::new(Ipv6Addr::from(start).into(), length).expect("at most 128"));
+    }
+    lists.exemptions = lists.groups.iter().flatten().step_by(37).copied().collect();
+    lists.quarantine =
+        lists.groups.iter().flatten().skip(5).step_by(53).map(|prefix| (*prefix, false)).collect();
+    lists.relays = vec![prefixes(&["192.0.2.25/32", "2001:db8:ffff:25::/64"])];
+    lists.tidied()
+}
+
+#[test]
+fn crowded_tables_equal_a_linear_search() {
+    let lists = crowd(25, 1500);
+    let wrong = disagreements(&lists);
+    assert!(wrong.is_empty(), "{} of {}: {}", wrong.len(), lists.prefixes().count(), wrong[..5].join("\n"));
+}
+
+#[test]
+fn kernel_finds_what_a_linear_search_finds() {
+    let lists = crowd(2008, 1500);
+    let office = Office::of(&lists.policy());
+    let setting = Setting { variant: Variant::Pass, role: Role::CUSTOMER };
+    let explain = op25b::object::program::EXPLAIN;
+    let kernel = Kernel::load(&office, setting, Link::Ethernet, &[explain])
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    let mut wrong = Vec::new();
+    let mut tally: BTreeMap<&str, u64> = BTreeMap::new();
+    let addresses = boundaries(lists.prefixes());
+    for ip in &addresses {
+        let frame = match *ip {
+            IpAddr::V4(source) => Tcp::mail().within(Ipv4::between(source, Ipv4Addr::new(192, 0, 2, 10))),
+            IpAddr::V6(source) => Tcp::mail().within(Ipv6::between(source, Ipv6Addr::LOCALHOST)),
+        }
+        .frame();
+        let customer = lists.customer(&office, *ip);
+        let (reason, verdict) = if customer.has(Customer::QUARANTINED) {
+            ("quarantined", Verdict::Drop)
+        } else if customer.has(Customer::EXEMPT) {
+            ("exempt", Verdict::Pass)
+        } else if customer.group() == 0 {
+            ("unknown-source", Verdict::Pass)
+        } else if customer.group() == office.group(Some("anchor")) {
+            ("exempt", Verdict::Pass)
+        } else {
+            ("blocked", Verdict::Drop)
+        };
+        *tally.entry(reason).or_default() += 1;
+        let answer =
+            op25b_ebpf::abi::Answer(kernel.run(explain, &frame).unwrap_or_else(|error| panic!("{error:#}")));
+        let seen = answer.reason().map_or("none", op25b_ebpf::verdict::Reason::name);
+        if (seen, answer.verdict(), answer.group()) != (reason, verdict as u8, customer.group()) {
+            wrong.push(format!(
+                "{ip}: {}, expected {reason} of group {}",
+                ways::words(answer),
+                customer.group()
+            ));
+        }
+    }
+    say(&format!(
+        "tables: {} addresses through the kernel, {} wrong, {tally:?}",
+        addresses.len(),
+        wrong.len()
+    ));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
