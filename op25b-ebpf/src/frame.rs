@@ -114,18 +114,20 @@ pub fn parse<P: Packet>(packet: &P, look: impl Look) -> Found {
 /// Walks the whole frame.
 #[inline(always)]
 pub fn walk<P: Packet>(packet: &P, look: impl Look) -> Found {
-    match link(packet, look.link()) {
-        Ok((network, wrapping)) => packet.network(network, look).through(wrapping),
-        Err(outcome) => Found::nothing(outcome),
-    }
+    let (network, wrapping) = match link(packet, look.link()) {
+        Ok(found) => found,
+        Err(outcome) => return Found::nothing(outcome),
+    };
+    let everyday = packet.peek(network.at).and_then(|head| everyday(packet, network, head, look));
+    everyday.unwrap_or_else(|| packet.network(network, look)).through(wrapping)
 }
 
-/// The everyday frames, decided without the walk: unwrapped IPv4 without options and IPv6 without extension
+/// The frames that need no walk, decided without one: unwrapped IPv4 without options and IPv6 without extension
 /// headers. `None`: walk. Never says anything that the walk would not.
 #[inline(always)]
 pub fn plain<P: Packet>(packet: &P, look: impl Look) -> Option<Found> {
     // One bounds check for all that IPv4 needs: every frame on an Ethernet wire is longer.
-    let (at, family, head) = match look.link() {
+    match look.link() {
         Link::Ethernet => {
             let frame: [u8; ETHERNET + IPV4 + PORTS] = packet.peek(0)?;
             let family = match u16::from_be_bytes([frame[ETHERNET - 2], frame[ETHERNET - 1]]) {
@@ -133,13 +135,23 @@ pub fn plain<P: Packet>(packet: &P, look: impl Look) -> Option<Found> {
                 TYPE_IPV6 => Family::Ipv6,
                 _ => return None,
             };
-            (ETHERNET, family, *frame.last_chunk()?)
+            everyday(packet, Network { at: ETHERNET, family }, *frame.last_chunk()?, look)
         }
         Link::Ip => {
             let head: [u8; IPV4 + PORTS] = packet.peek(0)?;
-            (0, nibble(head[0])?, head)
+            everyday(packet, Network { at: 0, family: nibble(head[0])? }, head, look)
         }
-    };
+    }
+}
+
+/// TCP and UDP behind a bare IP header, whose first bytes are `head`. `None` where it takes more than a look.
+#[inline(always)]
+fn everyday<P: Packet>(
+    packet: &P,
+    Network { at, family }: Network,
+    head: [u8; IPV4 + PORTS],
+    look: impl Look,
+) -> Option<Found> {
     let (transport, ends_before_ports, bytes) = match family {
         Family::Ipv4 => {
             let first_byte_without_options = 4 << 4 | 5;

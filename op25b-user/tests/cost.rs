@@ -108,7 +108,8 @@ fn frames() -> [(&'static str, Vec<u8>, f64); 3] {
     let ethernet = |kind: [u8; 2]| [[2; 6].as_slice(), &[2; 6], &kind].concat();
     let tcp = [[0x9c, 0x40, 1, 0xbb].as_slice(), &[0; 8], &[0x50, 2], &[0; 6]].concat();
     let ipv4 = |protocol| {
-        [[0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol, 0, 0].as_slice(), &[203, 0, 113, 9], &[198, 51, 100, 25]].concat()
+        [[0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol, 0, 0].as_slice(), &[203, 0, 113, 9], &[198, 51, 100, 25]]
+            .concat()
     };
     let ipv6 = [[0x60, 0, 0, 0, 0, 20, 6, 64].as_slice(), &[0x20; 32]].concat();
     [
