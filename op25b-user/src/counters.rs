@@ -128,9 +128,8 @@ pub const fn family_name(family: Family) -> &'static str {
 ///
 /// # Errors
 ///
-/// When it is not attached, or its pins are of another version.
-pub fn read(instance: &Instance) -> Result<Stats> {
-    let manifest = Manifest::require(instance)?;
+/// When its pins are gone or of another version.
+pub fn read(instance: &Instance, manifest: &Manifest) -> Result<Stats> {
     let mut sums: BTreeMap<Cell, (u64, u64)> = BTreeMap::new();
     let mut seen = vec![0; SEEN_CELLS as usize];
     for interface in &manifest.interfaces {

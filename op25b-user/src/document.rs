@@ -1,10 +1,17 @@
 //! The policy file as it is written: keys and shapes, nothing of their meaning. Unknown keys are errors everywhere,
 //! because in a filter an ignored key is an open port.
 
-use std::path::PathBuf;
+use std::{
+    fmt,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_yaml::Value;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -15,6 +22,7 @@ pub struct Document {
     /// Named in the notice and in reports.
     pub operator: Option<String>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub timezone: Option<Unsupported>,
     /// Where to attach.
     #[serde(default)]
@@ -28,11 +36,13 @@ pub struct Document {
     #[serde(default)]
     pub exemptions: Vec<Exemption>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub exemptions_file: Option<Unsupported>,
     /// Prefixes that may not.
     #[serde(default)]
     pub quarantine: Vec<Quarantine>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub quarantine_file: Option<Unsupported>,
     /// Sources in no group.
     pub unknown_sources: UnknownSources,
@@ -42,19 +52,25 @@ pub struct Document {
     /// IPv4 in IPv6.
     pub softwire: Option<Softwire>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub notice: Option<Unsupported>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub metrics: Option<Unsupported>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub history: Option<Unsupported>,
 }
 
 /// A key of the format that this version does not act on yet. Refused, never ignored.
-#[derive(Debug, Deserialize)]
-pub struct Unsupported(
-    /// What was written.
-    pub Value,
-);
+#[derive(Clone, Copy, Debug)]
+pub struct Unsupported;
+
+/// A key that is there is written, with a value or without.
+fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Unsupported>, D::Error> {
+    IgnoredAny::deserialize(deserializer)?;
+    Ok(Some(Unsupported))
+}
 
 /// The interfaces of each role.
 #[derive(Debug, Default, Deserialize)]
@@ -115,14 +131,27 @@ impl<'de> Deserialize<'de> for Interface {
             #[serde(default)]
             attach: Attach,
         }
-        match Value::deserialize(deserializer)? {
-            Value::String(name) => Ok(Self { name, attach: Attach::default() }),
-            value @ Value::Mapping(_) => {
-                let Long { name, attach } = serde_yaml::from_value(value).map_err(de::Error::custom)?;
-                Ok(Self { name, attach })
+
+        struct ShortOrLong;
+
+        impl<'de> Visitor<'de> for ShortOrLong {
+            type Value = Interface;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an interface name, or {name: eth1, attach: generic}")
             }
-            _ => Err(de::Error::custom("an interface is a name, or {name: …, attach: …}")),
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Interface, E> {
+                Ok(Interface { name: name.to_owned(), attach: Attach::default() })
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Interface, M::Error> {
+                let Long { name, attach } = Long::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Interface { name, attach })
+            }
         }
+
+        deserializer.deserialize_any(ShortOrLong)
     }
 }
 
@@ -133,8 +162,10 @@ pub struct Relay {
     /// Its name in reports.
     pub name: String,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub hostname: Option<Unsupported>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub within: Option<Unsupported>,
     /// Addresses or prefixes.
     #[serde(default)]
@@ -151,10 +182,12 @@ pub struct Customer {
     #[serde(default)]
     pub prefixes: Vec<String>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub prefixes_file: Option<Unsupported>,
     /// Must be written.
     pub mode: Mode,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub enforce_from: Option<Unsupported>,
     /// What happens to a blocked packet.
     #[serde(default)]
@@ -167,8 +200,10 @@ pub struct Customer {
     /// Packets from port 25, on `upstream` interfaces.
     pub return_path: Option<Mode>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub shared: Option<Unsupported>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub ipv6_source_length: Option<Unsupported>,
     /// Allows a prefix of length 0.
     #[serde(default)]
@@ -223,6 +258,7 @@ pub struct Exemption {
     /// Where that was decided.
     pub ticket: Option<String>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub expires: Option<Unsupported>,
 }
 
@@ -237,6 +273,7 @@ pub struct Quarantine {
     /// Where that was decided.
     pub ticket: Option<String>,
     /// See [`Unsupported`].
+    #[serde(default, deserialize_with = "written")]
     pub expires: Option<Unsupported>,
     /// Leaves them the relays.
     #[serde(default)]
@@ -266,7 +303,7 @@ pub enum Ipv6 {
 
 /// IPv4 in IPv6.
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "`{identify_by: outer}` or `{identify_by: inner}`")]
 pub struct Softwire {
     /// Which address names the customer.
     #[serde(default)]
@@ -296,10 +333,20 @@ pub enum ReadError {
         source: std::io::Error,
     },
     /// Larger than [`LARGEST`].
-    #[error("{}: larger than {} MiB; put prefixes into a `prefixes_file`", path.display(), LARGEST >> 20)]
+    #[error("{}: larger than {} MiB", path.display(), LARGEST >> 20)]
     Large {
         /// Which.
         path: PathBuf,
+    },
+    /// A text that would take the reader more time or memory than a policy is worth.
+    #[error("{path}:{line}: {what}")]
+    Hostile {
+        /// Which.
+        path: String,
+        /// From 1.
+        line: usize,
+        /// What is too much.
+        what: &'static str,
     },
     /// Its YAML, a key or a value.
     #[error("{path}:{line}: {message}")]
@@ -321,13 +368,14 @@ pub const LARGEST: u64 = 64 << 20;
 /// # Errors
 ///
 /// When it cannot be read or is not of this shape.
-pub fn read(path: &std::path::Path) -> Result<(Document, String), ReadError> {
+pub fn read(path: &Path) -> Result<(Document, String), ReadError> {
     let failed = |source| ReadError::File { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > LARGEST {
+    let mut text = String::new();
+    // Not by the file's size: devices and pipes have none.
+    File::open(path).map_err(failed)?.take(LARGEST + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > LARGEST {
         return Err(ReadError::Large { path: path.to_owned() });
     }
-    let text = std::fs::read_to_string(path).map_err(failed)?;
     let document = parse(&text, &path.display().to_string())?;
     Ok((document, text))
 }
@@ -338,11 +386,68 @@ pub fn read(path: &std::path::Path) -> Result<(Document, String), ReadError> {
 ///
 /// When the text is not of this shape.
 pub fn parse(text: &str, path: &str) -> Result<Document, ReadError> {
+    bounded(text, path)?;
     serde_yaml::from_str(text).map_err(|error| {
-        let line = error.location().map_or(1, |location| location.line());
-        let message = error.to_string().replace(['\n', '\r'], " ");
+        let message = error.to_string();
         // YAML's own " at line 3 column 5" says again what the prefix says.
-        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-        ReadError::Yaml { path: path.to_owned(), line, message }
+        let message = message.rfind(" at line ").map_or(message.as_str(), |end| &message[..end]);
+        let twice = message.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`'));
+        let (line, message) = match twice {
+            // A duplicate on the top level comes without its place.
+            Some(key) => (
+                second_line_with_key(text, key),
+                format!("key `{key}` is written twice; take one of them out"),
+            ),
+            None => (error.location().map_or(1, |location| location.line()), message.to_owned()),
+        };
+        ReadError::Yaml { path: path.to_owned(), line, message: printable(&message) }
     })
+}
+
+/// Control characters made visible: what a file contains must not move anybody's cursor or forge a line.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|char| if char.is_control() { char.escape_default().collect() } else { vec![char] })
+        .collect()
+}
+
+fn second_line_with_key(text: &str, key: &str) -> usize {
+    let is_key = |line: &str| {
+        line.trim_start_matches([' ', '-']).strip_prefix(key).is_some_and(|rest| rest.starts_with(':'))
+    };
+    let mut lines = text.lines().enumerate().filter(|(_, line)| is_key(line)).map(|(number, _)| number + 1);
+    let first = lines.next().unwrap_or(1);
+    lines.next().unwrap_or(first)
+}
+
+/// Brackets open at once, levels of `- - -` in one line, and columns of indentation: a policy has four levels.
+const DEEPEST: usize = 64;
+
+/// Refuses what the YAML reader would take quadratic time or unbounded memory for: deep nesting, and long texts
+/// repeated by aliases.
+fn bounded(text: &str, path: &str) -> Result<(), ReadError> {
+    let mut open = 0_usize;
+    let mut longest = 0;
+    let mut aliases = 0_usize;
+    for (number, line) in text.lines().enumerate() {
+        let hostile = |what| ReadError::Hostile { path: path.to_owned(), line: number + 1, what };
+        let indentation = line.len() - line.trim_start_matches([' ', '-', '?']).len();
+        for byte in line.bytes() {
+            match byte {
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                b'*' => aliases += 1,
+                _ => {}
+            }
+            if open > DEEPEST || indentation > 2 * DEEPEST {
+                return Err(hostile("nested too deeply"));
+            }
+        }
+        longest = longest.max(line.len());
+        if aliases.saturating_mul(longest) as u64 > LARGEST {
+            return Err(hostile("too much text repeated by aliases"));
+        }
+    }
+    Ok(())
 }

@@ -1,10 +1,12 @@
 //! What the kernel says of a network interface, over netlink.
 
+use std::collections::HashMap;
+
 use anyhow::{Context as _, Result};
 use ethtool::{EthtoolAttr, EthtoolFeatureAttr};
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::{
-    link::{LinkAttribute, LinkLayerType, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     tc::{TcAttribute, TcFilterBpfOption, TcOption},
 };
 
@@ -13,6 +15,8 @@ use crate::commands::No;
 /// An interface that exists.
 #[derive(Clone, Debug, Default)]
 pub struct Interface {
+    /// As `ip link` shows it.
+    pub name: String,
     /// Its number.
     pub index: u32,
     /// Largest packet, in bytes without the link header.
@@ -37,18 +41,33 @@ pub async fn find(name: &str) -> Result<Option<Interface>> {
     let connection = tokio::spawn(connection);
     let answer = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
     connection.abort();
-    let message = match answer {
-        Ok(Some(message)) => message,
-        Ok(None) => return Ok(None),
-        Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -nix::libc::ENODEV => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot ask for interface {name}")),
-    };
+    match answer {
+        Ok(message) => Ok(message.map(read)),
+        Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -nix::libc::ENODEV => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot ask for interface {name}")),
+    }
+}
+
+/// The interfaces that run one of these XDP programs, by program.
+///
+/// # Errors
+///
+/// When netlink does not answer.
+pub async fn holders() -> Result<HashMap<u32, String>> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
+    let connection = tokio::spawn(connection);
+    let answer: Result<Vec<_>, _> = handle.link().get().execute().try_collect().await;
+    connection.abort();
+    let interfaces = answer.context("cannot list the interfaces")?.into_iter().map(read);
+    Ok(interfaces.filter_map(|interface| Some((interface.xdp?, interface.name))).collect())
+}
+
+fn read(message: LinkMessage) -> Interface {
     let ethernet = matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
     let mut interface = Interface { index: message.header.index, ethernet, ..Interface::default() };
     for attribute in message.attributes {
         match attribute {
+            LinkAttribute::IfName(name) => interface.name = name,
             LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
             LinkAttribute::Stats64(stats) => {
                 (interface.received, interface.sent) = (stats.rx_packets, stats.tx_packets);
@@ -57,7 +76,7 @@ pub async fn find(name: &str) -> Result<Option<Interface>> {
             _ => {}
         }
     }
-    Ok(Some(interface))
+    interface
 }
 
 /// Asks for an interface that must be there.

@@ -9,7 +9,14 @@ use op25b::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody to tell is nothing to fail for.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
     env_logger::Builder::new()
         .filter_level(cli.log)
         .format(|out, record| {
@@ -27,14 +34,21 @@ fn main() -> ExitCode {
         Err(error) => match error.downcast_ref::<No>() {
             Some(No::Answer) => ExitCode::from(1),
             Some(No::Input(_)) => {
-                eprintln!("error: {}", in_one_line(&error));
+                tell(&error);
                 ExitCode::from(1)
             }
             None => {
-                eprintln!("error: {}", in_one_line(&error));
+                tell(&error);
                 ExitCode::from(2)
             }
         },
+    }
+}
+
+/// A policy can be wrong in several ways: a line each.
+fn tell(error: &anyhow::Error) {
+    for line in in_one_line(error).lines() {
+        eprintln!("error: {line}");
     }
 }
 

@@ -12,7 +12,7 @@ use ipnetwork::IpNetwork;
 use op25b_ebpf::abi::{GROUPS, MASK_BITS, Role};
 
 use crate::document::{
-    self, Action, Attach, Document, IdentifyBy, Interface, Ipv6, Mode, UnknownSources, Unsupported,
+    self, Action, Attach, Document, IdentifyBy, Interface, Ipv6, Mode, UnknownSources, Unsupported, printable,
 };
 
 /// A valid policy.
@@ -139,7 +139,7 @@ impl Policy {
         text: &str,
         interfaces: &Override,
     ) -> Result<Self, Invalid> {
-        let mut reader = Reader { path, text, errors: Vec::new(), warnings: Vec::new() };
+        let mut reader = Reader { path, text, entry: 0, errors: Vec::new(), warnings: Vec::new() };
         let policy = reader.policy(document, interfaces);
         if reader.errors.is_empty() { Ok(policy) } else { Err(Invalid { errors: reader.errors }) }
     }
@@ -157,26 +157,39 @@ impl Policy {
 struct Reader<'a> {
     path: &'a str,
     text: &'a str,
+    /// Line, from 0, where the entry starts that is being read.
+    entry: usize,
     errors: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl Reader<'_> {
-    /// `file:line: `, the line being the first that contains `near`.
+    /// `file:line: `, the line being the first behind the current entry's start that has `near` as a word of its own.
     fn place(&self, near: &str) -> String {
-        let line = self.text.lines().position(|line| line.contains(near)).map_or(1, |line| line + 1);
-        format!("{}:{line}: ", self.path)
+        let found = self.text.lines().enumerate().skip(self.entry).find(|(_, line)| has_word(line, near));
+        format!("{}:{}: ", self.path, found.map_or(self.entry, |(line, _)| line) + 1)
     }
 
     fn error(&mut self, near: &str, message: impl fmt::Display) {
-        self.errors.push(format!("{}{message}", self.place(near)));
+        self.errors.push(printable(&format!("{}{message}", self.place(near))));
     }
 
     fn warn(&mut self, near: &str, message: impl fmt::Display) {
-        self.warnings.push(format!("{}{message}", self.place(near)));
+        self.warnings.push(printable(&format!("{}{message}", self.place(near))));
     }
 
-    fn refuse(&mut self, key: &str, written: Option<&Unsupported>) {
+    /// What follows is about the entry that starts behind the current one with `near`.
+    fn enter(&mut self, near: &str) {
+        let found = self.text.lines().enumerate().skip(self.entry).find(|(_, line)| has_word(line, near));
+        self.entry = found.map_or(self.entry, |(line, _)| line);
+    }
+
+    /// What follows is about the whole file.
+    fn leave(&mut self) {
+        self.entry = 0;
+    }
+
+    fn refuse(&mut self, key: &str, written: Option<Unsupported>) {
         if written.is_some() {
             self.error(&format!("{key}:"), format_args!("`{key}` is not yet supported; take it out"));
         }
@@ -186,38 +199,40 @@ impl Reader<'_> {
         if document.version != 1 {
             self.error("version:", format_args!("version {} is not known; write 1", document.version));
         }
-        self.refuse("timezone", document.timezone.as_ref());
-        self.refuse("exemptions_file", document.exemptions_file.as_ref());
-        self.refuse("quarantine_file", document.quarantine_file.as_ref());
-        self.refuse("notice", document.notice.as_ref());
-        self.refuse("metrics", document.metrics.as_ref());
-        self.refuse("history", document.history.as_ref());
+        self.refuse("timezone", document.timezone);
+        self.refuse("exemptions_file", document.exemptions_file);
+        self.refuse("quarantine_file", document.quarantine_file);
+        self.refuse("notice", document.notice);
+        self.refuse("metrics", document.metrics);
+        self.refuse("history", document.history);
         if let Some(operator) = &document.operator {
             self.name("operator", operator);
         }
 
         let relays = self.relays(&document.relays);
         let groups = self.groups(&document.customers, &relays);
-        let exemptions = document
-            .exemptions
-            .iter()
-            .map(|entry| Exception {
-                prefixes: self.exception("exemptions", &entry.prefixes, entry.expires.as_ref()),
+        self.enter("exemptions:");
+        let mut exemptions = Vec::new();
+        for (entry, number) in document.exemptions.iter().zip(1..) {
+            exemptions.push(Exception {
+                prefixes: self.exception("exemptions", number, &entry.prefixes, entry.expires),
                 reason: entry.reason.clone(),
                 ticket: entry.ticket.clone(),
                 relays: false,
-            })
-            .collect::<Vec<_>>();
-        let quarantine = document
-            .quarantine
-            .iter()
-            .map(|entry| Exception {
-                prefixes: self.exception("quarantine", &entry.prefixes, entry.expires.as_ref()),
+            });
+        }
+        self.leave();
+        self.enter("quarantine:");
+        let mut quarantine = Vec::new();
+        for (entry, number) in document.quarantine.iter().zip(1..) {
+            quarantine.push(Exception {
+                prefixes: self.exception("quarantine", number, &entry.prefixes, entry.expires),
                 reason: entry.reason.clone(),
                 ticket: entry.ticket.clone(),
                 relays: entry.relays,
-            })
-            .collect::<Vec<_>>();
+            });
+        }
+        self.leave();
         self.unique("exemptions", exemptions.iter().flat_map(|entry| &entry.prefixes));
         self.unique("quarantine", quarantine.iter().flat_map(|entry| &entry.prefixes));
         let block_unknown = document.unknown_sources == UnknownSources::Block;
@@ -337,9 +352,11 @@ impl Reader<'_> {
         }
         self.unique_names("relay", written.iter().map(|relay| relay.name.as_str()));
         let mut relays = Vec::new();
+        self.enter("relays:");
         for relay in written {
-            self.refuse("hostname", relay.hostname.as_ref());
-            self.refuse("within", relay.within.as_ref());
+            self.enter(&relay.name);
+            self.refuse("hostname", relay.hostname);
+            self.refuse("within", relay.within);
             if relay.addresses.is_empty() {
                 self.error(
                     &relay.name,
@@ -350,6 +367,7 @@ impl Reader<'_> {
             self.unique(&format!("relay {}", relay.name), &prefixes);
             relays.push(Relay { name: relay.name.clone(), prefixes });
         }
+        self.leave();
         relays
     }
 
@@ -369,12 +387,14 @@ impl Reader<'_> {
         self.unique_names("customer group", written.iter().map(|group| group.name.as_str()));
         let mut owners: HashMap<IpNetwork, String> = HashMap::new();
         let mut groups = Vec::new();
+        self.enter("customers:");
         for group in written {
+            self.enter(&group.name);
             let of = format!("group {}", group.name);
-            self.refuse("prefixes_file", group.prefixes_file.as_ref());
-            self.refuse("enforce_from", group.enforce_from.as_ref());
-            self.refuse("shared", group.shared.as_ref());
-            self.refuse("ipv6_source_length", group.ipv6_source_length.as_ref());
+            self.refuse("prefixes_file", group.prefixes_file);
+            self.refuse("enforce_from", group.enforce_from);
+            self.refuse("shared", group.shared);
+            self.refuse("ipv6_source_length", group.ipv6_source_length);
             if group.action != Action::Drop {
                 self.error("action:", format_args!("{of}: only `action: drop` is supported yet"));
             }
@@ -417,6 +437,7 @@ impl Reader<'_> {
                 return_path: group.return_path.unwrap_or(Mode::Monitor),
             });
         }
+        self.leave();
         groups
     }
 
@@ -429,12 +450,25 @@ impl Reader<'_> {
         found
     }
 
-    fn exception(&mut self, key: &str, written: &[String], expires: Option<&Unsupported>) -> Vec<IpNetwork> {
+    fn exception(
+        &mut self,
+        key: &str,
+        number: usize,
+        written: &[String],
+        expires: Option<Unsupported>,
+    ) -> Vec<IpNetwork> {
+        self.enter(written.first().map_or("prefixes:", String::as_str));
         self.refuse("expires", expires);
         if written.is_empty() {
-            self.error(&format!("{key}:"), format_args!("an entry of `{key}` has no prefix"));
+            self.error(
+                "prefixes:",
+                format_args!("entry {number} of `{key}` has no prefix; give `prefixes: [203.0.113.128/28]`"),
+            );
         }
-        self.prefixes(key, written)
+        let prefixes = self.prefixes(key, written);
+        // The next entry starts behind this one, even where it starts alike.
+        self.entry += 1;
+        prefixes
     }
 
     fn prefixes(&mut self, of: &str, written: &[String]) -> Vec<IpNetwork> {
@@ -442,11 +476,13 @@ impl Reader<'_> {
     }
 
     fn prefix(&mut self, of: &str, text: &str) -> Option<IpNetwork> {
+        // `/255.255.255.0` is not a length.
+        let has_length = text.split_once('/').is_none_or(|(_, length)| length.parse::<u8>().is_ok());
         let prefix: IpNetwork = match text.parse() {
-            Ok(prefix) => prefix,
-            Err(_) => {
+            Ok(prefix) if has_length => prefix,
+            _ => {
                 self.error(
-                    text,
+                    if text.is_empty() { "\"\"" } else { text },
                     format_args!(
                         "{of}: {text:?} is no prefix; write one like 203.0.113.0/24 or 2001:db8::/32"
                     ),
@@ -501,7 +537,8 @@ impl Reader<'_> {
     fn ipv6(&mut self, written: Ipv6, groups: &[Group], block_unknown: bool) {
         let with_ipv6 = groups.iter().find(|group| group.prefixes.iter().any(IpNetwork::is_ipv6));
         match (written, with_ipv6) {
-            (Ipv6::Filtered, None) => self.error(
+            // Without groups there is an error already.
+            (Ipv6::Filtered, None) if !groups.is_empty() => self.error(
                 "customers:",
                 "no group has an IPv6 prefix, so IPv6 would pass unfiltered; add prefixes or write `ipv6: unfiltered`",
             ),
@@ -561,6 +598,22 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Whether a line has `word` outside its comment, and not as a part of a longer one.
+fn has_word(line: &str, word: &str) -> bool {
+    let line = line.split(" #").next().unwrap_or(line);
+    if word.is_empty() || line.trim_start().starts_with('#') {
+        return false;
+    }
+    let part_of_word = |char: char| char.is_alphanumeric() || "./:-_".contains(char);
+    line.match_indices(word).any(|(start, _)| {
+        let before = line[..start].chars().next_back();
+        let behind = line[start + word.len()..].chars().next();
+        // `mode:` ends with what may stand in a word.
+        let ends = word.ends_with(':') || !behind.is_some_and(part_of_word);
+        ends && !before.is_some_and(part_of_word)
+    })
 }
 
 const fn two_xdp_modes(one: Attach, other: Attach) -> bool {

@@ -150,6 +150,10 @@ fn on_kernel(cases: &[Case], entry: &Entry) -> Tally {
         };
         for case in cases {
             let Some(frame) = frame_for(case, entry.link) else { continue };
+            if entry.never_meets(frame) {
+                tally.host_only += 1;
+                continue;
+            }
             match through(&kernel, entry, &office, case, frame) {
                 Ok(complaint) => tally.note(case, frame, complaint),
                 Err(_) if may_be_refused(entry, frame) => tally.host_only += 1,

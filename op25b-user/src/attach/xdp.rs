@@ -29,7 +29,7 @@ pub(super) fn attach(
         fs::remove_file(&path).with_context(|| format!("cannot remove the stale pin {}", path.display()))?;
     }
     if let Some(id) = interface.xdp {
-        return Err(taken(port, id));
+        return Err(taken(instance, port, id));
     }
     let mode = if port.attach == Attach::Generic { XdpMode::Skb } else { XdpMode::Driver };
     let link =
@@ -77,13 +77,22 @@ fn take(program: &mut Xdp, id: XdpLinkId) -> Result<FdLink> {
     })
 }
 
-fn taken(port: &Port, id: u32) -> anyhow::Error {
+fn taken(instance: &Instance, port: &Port, id: u32) -> anyhow::Error {
     let program = program_name(id).unwrap_or_else(|| "unnamed".to_owned());
     let name = &port.name;
+    let other = if port.attach == Attach::Generic { Attach::Native } else { Attach::Generic };
+    if instance.link(name, other).exists() {
+        return No::Input(format!(
+            "{name} is attached {} by this instance; it cannot become {} without an open moment: `op25b detach`, \
+             then run again",
+            other.name(),
+            port.attach.name()
+        ))
+        .into();
+    }
     No::Input(format!(
-        "{name}: another XDP program is attached: {program} (id {id}); an interface takes one. Detach it \
-         (`ip link set dev {name} xdp off`, or with the tool that attached it), or write \
-         `{{name: {name}, attach: tc-ingress}}` in the policy"
+        "{name}: another XDP program is attached: {program} (id {id}); an interface takes one. Detach it with the \
+         tool that attached it, or write `{{name: {name}, attach: tc-ingress}}` in the policy"
     ))
     .into()
 }

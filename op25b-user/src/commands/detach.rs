@@ -5,9 +5,12 @@ use std::{fs, io, path::Path};
 use anyhow::{Context as _, Result};
 
 use super::print;
-use crate::{attach, instance::Instance, manifest::Manifest};
+use crate::{attach, instance::Instance, manifest::Manifest, preflight};
 
 pub(super) fn detach(instance: &Instance) -> Result<()> {
+    if instance.pins().exists() || instance.state().exists() {
+        preflight::check()?;
+    }
     let lock = instance.take_over()?;
     let mut interfaces = Vec::new();
     // A damaged manifest must not keep anybody from taking the filter off.

@@ -251,7 +251,7 @@ impl Progress {
 
     fn show(&mut self, frames: u64) {
         // The clock is asked once in a while only.
-        if self.shown && frames % 4096 == 0 && self.last.elapsed() > Duration::from_millis(200) {
+        if self.shown && frames.is_multiple_of(4096) && self.last.elapsed() > Duration::from_millis(200) {
             self.last = Instant::now();
             eprint!("\r{frames} frames");
         }

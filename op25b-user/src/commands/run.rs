@@ -1,6 +1,6 @@
 //! `op25b run`: puts the policy in force and watches over it. The filter stays when this ends.
 
-use std::{collections::HashSet, fs, time::Duration};
+use std::{collections::HashSet, fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
@@ -51,7 +51,10 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
     preflight::check()?;
     let lock = instance.lock()?;
 
-    let previous = Manifest::read(instance)?;
+    let mut previous = Manifest::read(instance)?;
+    if let Some(previous) = &mut previous {
+        follow_renames(instance, previous).await?;
+    }
     let manifest = Manifest::following(previous.as_ref(), &policy, &arguments.policy)?;
     let mut logs = enforce(instance, &policy, &ports, previous.as_ref(), manifest, arguments.trace_frames)?;
 
@@ -69,6 +72,50 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
     }
     log::info!("instance {}: ending; the filter stays in force, `op25b detach` removes it", instance.name());
     drop(lock);
+    Ok(())
+}
+
+/// An interface that was renamed takes its pins along, so that it is neither attached twice nor left behind.
+async fn follow_renames(instance: &Instance, previous: &mut Manifest) -> Result<()> {
+    let holders = interface::holders().await?;
+    let mut renamed = Vec::new();
+    for known in &mut previous.interfaces {
+        let holder = [known.program, known.sampling_program].iter().find_map(|program| holders.get(program));
+        let Some(now) = holder.filter(|now| **now != known.name) else { continue };
+        log::warn!("{} is called {now} now", known.name);
+        renamed.push((std::mem::replace(&mut known.name, now.clone()), now.clone(), known.mode, known.hook));
+    }
+    // Two steps, since two interfaces can have changed names with each other.
+    let beside = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        path.with_file_name(format!("{name}:renamed"))
+    };
+    for step in 0..2 {
+        for (before, now, mode, hook) in &renamed {
+            let mut moves = vec![
+                (instance.link(before, *mode), instance.link(now, *mode)),
+                (instance.counters(before, *mode), instance.counters(now, *mode)),
+            ];
+            for program in [hook.program(), hook.sampling_program(), hook.sibling()] {
+                moves.push((
+                    instance.program(previous.generation, program, before, *mode),
+                    instance.program(previous.generation, program, now, *mode),
+                ));
+            }
+            for (from, to) in moves {
+                let (from, to) = if step == 0 { (from.clone(), beside(&from)) } else { (beside(&from), to) };
+                if to.is_dir() {
+                    // Counters of an interface that had the name once and is gone.
+                    fs::remove_dir_all(&to).with_context(|| format!("cannot remove {}", to.display()))?;
+                }
+                fs::rename(&from, &to)
+                    .with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))?;
+            }
+        }
+    }
+    if !renamed.is_empty() {
+        previous.write(instance)?;
+    }
     Ok(())
 }
 

@@ -3,10 +3,12 @@
 use anyhow::Result;
 
 use super::{print, print_json};
-use crate::{cli::Output, counters, instance::Instance};
+use crate::{cli::Output, counters, instance::Instance, manifest::Manifest, preflight};
 
 pub(super) fn stats(instance: &Instance, output: Output) -> Result<()> {
-    let stats = counters::read(instance)?;
+    let manifest = Manifest::require(instance)?;
+    preflight::check()?;
+    let stats = counters::read(instance, &manifest)?;
     if output.json {
         return print_json(&stats);
     }

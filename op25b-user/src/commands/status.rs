@@ -78,9 +78,9 @@ pub(super) async fn status(instance: &Instance, arguments: &cli::Status) -> Resu
         }
         return Err(No::Answer.into());
     };
+    preflight::check()?;
     let mut status = look(instance, &manifest).await?;
     if let Some(duration) = arguments.sample {
-        preflight::check()?;
         status.samples = sample::take(instance, &manifest, duration.into()).await?;
         for sample in &status.samples {
             status.warnings.extend(sample.warnings());
@@ -115,7 +115,7 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
     if !daemon {
         warnings.push("no daemon runs; the filter goes on without it".to_owned());
     }
-    let totals = counters::read(instance).map(|stats| stats.totals).unwrap_or_default();
+    let totals = counters::read(instance, manifest).map(|stats| stats.totals).unwrap_or_default();
     let attached = interfaces.iter().filter(|interface| interface.attached).count();
     let state = match attached {
         0 => "detached",

@@ -258,6 +258,12 @@ impl Entry {
         KernelVersion::current().is_ok_and(|kernel| kernel >= since)
     }
 
+    /// Whether a driver ever hands the program such a frame: several buffers are for programs that say so. A test
+    /// run does not ask.
+    pub(crate) fn never_meets(&self, frame: &[u8]) -> bool {
+        frame.len() > PAGE && self.program == program::XDP
+    }
+
     /// What the program returns for a verdict.
     pub(crate) const fn action(&self, verdict: Verdict) -> u32 {
         if matches!(verdict, Verdict::Pass) { self.pass } else { self.drop }
@@ -268,8 +274,11 @@ impl Entry {
 /// Ethernet, and everywhere more than a page has room for.
 pub(crate) const fn may_be_refused(entry: &Entry, frame: &[u8]) -> bool {
     let shortest = if entry.drop == TC.0 { 54 } else { 15 };
-    frame.len() < shortest || frame.len() > 3500
+    frame.len() < shortest || frame.len() > PAGE
 }
+
+/// What fits into one buffer of a test run, less some room.
+const PAGE: usize = 3500;
 
 /// An object in the kernel, with a policy's tables and one interface's constants.
 pub(crate) struct Kernel {
