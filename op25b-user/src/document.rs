@@ -391,14 +391,15 @@ pub fn parse(text: &str, path: &str) -> Result<Document, ReadError> {
         let message = error.to_string();
         // YAML's own " at line 3 column 5" says again what the prefix says.
         let message = message.rfind(" at line ").map_or(message.as_str(), |end| &message[..end]);
-        let twice = message.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`'));
-        let (line, message) = match twice {
-            // A duplicate on the top level comes without its place.
+        let line = error.location().map_or(1, |location| location.line().max(1));
+        let key = message.split_once("duplicate field `").and_then(|(_, rest)| rest.strip_suffix('`'));
+        let (line, message) = match key {
+            // YAML names the line where the mapping starts.
             Some(key) => (
-                second_line_with_key(text, key),
+                second_line_with_key(text, line, key),
                 format!("key `{key}` is written twice; take one of them out"),
             ),
-            None => (error.location().map_or(1, |location| location.line()), message.to_owned()),
+            None => (line, message.to_owned()),
         };
         ReadError::Yaml { path: path.to_owned(), line, message: printable(&message) }
     })
@@ -412,12 +413,14 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-fn second_line_with_key(text: &str, key: &str) -> usize {
+/// The second line, from `start` on, that has this key.
+fn second_line_with_key(text: &str, start: usize, key: &str) -> usize {
     let is_key = |line: &str| {
         line.trim_start_matches([' ', '-']).strip_prefix(key).is_some_and(|rest| rest.starts_with(':'))
     };
-    let mut lines = text.lines().enumerate().filter(|(_, line)| is_key(line)).map(|(number, _)| number + 1);
-    let first = lines.next().unwrap_or(1);
+    let mut lines =
+        (1..).zip(text.lines()).skip(start - 1).filter(|(_, line)| is_key(line)).map(|(number, _)| number);
+    let first = lines.next().unwrap_or(start);
     lines.next().unwrap_or(first)
 }
 

@@ -206,7 +206,7 @@ impl Reader<'_> {
         self.refuse("metrics", document.metrics);
         self.refuse("history", document.history);
         if let Some(operator) = &document.operator {
-            self.name("operator", operator);
+            self.name("operator:", "operator", operator);
         }
 
         let relays = self.relays(&document.relays);
@@ -222,6 +222,9 @@ impl Reader<'_> {
             });
         }
         self.leave();
+        self.enter("exemptions:");
+        self.unique("exemptions", exemptions.iter().flat_map(|entry| &entry.prefixes));
+        self.leave();
         self.enter("quarantine:");
         let mut quarantine = Vec::new();
         for (entry, number) in document.quarantine.iter().zip(1..) {
@@ -233,8 +236,9 @@ impl Reader<'_> {
             });
         }
         self.leave();
-        self.unique("exemptions", exemptions.iter().flat_map(|entry| &entry.prefixes));
+        self.enter("quarantine:");
         self.unique("quarantine", quarantine.iter().flat_map(|entry| &entry.prefixes));
+        self.leave();
         let block_unknown = document.unknown_sources == UnknownSources::Block;
         self.ipv6(document.ipv6, &groups, block_unknown);
         let interfaces = self.interfaces(&document.interfaces, replaced, block_unknown);
@@ -350,7 +354,7 @@ impl Reader<'_> {
         if written.len() > MASK_BITS {
             self.error("relays:", format_args!("{} relays; at most {MASK_BITS}", written.len()));
         }
-        self.unique_names("relay", written.iter().map(|relay| relay.name.as_str()));
+        self.unique_names("relays:", "relay", written.iter().map(|relay| relay.name.as_str()));
         let mut relays = Vec::new();
         self.enter("relays:");
         for relay in written {
@@ -384,7 +388,7 @@ impl Reader<'_> {
         if written.iter().filter(|group| !group.destinations.is_empty()).count() > MASK_BITS {
             self.error("destinations:", format_args!("more than {MASK_BITS} groups have `destinations`"));
         }
-        self.unique_names("customer group", written.iter().map(|group| group.name.as_str()));
+        self.unique_names("customers:", "customer group", written.iter().map(|group| group.name.as_str()));
         let mut owners: HashMap<IpNetwork, String> = HashMap::new();
         let mut groups = Vec::new();
         self.enter("customers:");
@@ -418,7 +422,11 @@ impl Reader<'_> {
                     } else {
                         format!("prefix {prefix} is in group {owner} and in {of}; a customer is in one group")
                     };
-                    self.error(&prefix.to_string(), twice);
+                    if owner == group.name {
+                        self.twice(prefix, twice);
+                    } else {
+                        self.error(&prefix.to_string(), twice);
+                    }
                 }
             }
             let allowed = match &group.relays {
@@ -508,27 +516,43 @@ impl Reader<'_> {
         let mut seen = HashSet::new();
         for prefix in prefixes {
             if !seen.insert(prefix) {
-                self.error(&prefix.to_string(), format_args!("{of}: prefix {prefix} is written twice"));
+                self.twice(prefix, format_args!("{of}: prefix {prefix} is written twice"));
             }
         }
     }
 
-    fn unique_names<'p>(&mut self, what: &str, names: impl Iterator<Item = &'p str>) {
+    /// An error at the second place where a prefix is written.
+    fn twice(&mut self, prefix: &IpNetwork, message: impl fmt::Display) {
+        let word = prefix.to_string();
+        let start = self.entry;
+        let lines = self.text.lines().enumerate().skip(start);
+        let mut places = lines.flat_map(|(number, line)| std::iter::repeat_n(number, words(line, &word)));
+        let first = places.next().unwrap_or(start);
+        self.entry = places.next().unwrap_or(first);
+        self.error(&word, message);
+        self.entry = start;
+    }
+
+    fn unique_names<'p>(&mut self, section: &str, what: &str, names: impl Iterator<Item = &'p str>) {
         let mut seen = HashSet::new();
+        self.enter(section);
         for name in names {
-            self.name(what, name);
+            self.enter("name:");
+            self.name("name:", what, name);
             if !seen.insert(name) {
-                self.error(name, format_args!("two {what}s are called {name:?}"));
+                self.error("name:", format_args!("two {what}s are called {name:?}"));
             }
+            self.entry += 1;
         }
+        self.leave();
     }
 
     /// Names go into terminals, logs, metrics and pages.
-    fn name(&mut self, what: &str, name: &str) {
+    fn name(&mut self, near: &str, what: &str, name: &str) {
         if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
             let shown = name.chars().take(64).collect::<String>();
             self.error(
-                &shown,
+                near,
                 format_args!("{what} {shown:?}: a name has 1 to 64 bytes and no control characters"),
             );
         }
@@ -600,20 +624,25 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a line has `word` outside its comment, and not as a part of a longer one.
 fn has_word(line: &str, word: &str) -> bool {
+    words(line, word) > 0
+}
+
+/// How often a line has `word` outside its comment, and not as a part of a longer one.
+fn words(line: &str, word: &str) -> usize {
     let line = line.split(" #").next().unwrap_or(line);
     if word.is_empty() || line.trim_start().starts_with('#') {
-        return false;
+        return 0;
     }
     let part_of_word = |char: char| char.is_alphanumeric() || "./:-_".contains(char);
-    line.match_indices(word).any(|(start, _)| {
-        let before = line[..start].chars().next_back();
+    let whole = |start: &usize| {
+        let before = line[..*start].chars().next_back();
         let behind = line[start + word.len()..].chars().next();
         // `mode:` ends with what may stand in a word.
         let ends = word.ends_with(':') || !behind.is_some_and(part_of_word);
         ends && !before.is_some_and(part_of_word)
-    })
+    };
+    line.match_indices(word).map(|(start, _)| start).filter(whole).count()
 }
 
 const fn two_xdp_modes(one: Attach, other: Attach) -> bool {
