@@ -19,8 +19,9 @@ pub const HEADERS: usize = 12;
 
 /// IEEE 802.3: source and destination MAC and the type field.
 const ETHERNET: usize = 14;
-/// IEEE 802.3: type fields up to this are a length, and LLC follows.
-const LLC_LENGTH: u16 = 1500;
+/// Type fields up to this are a length, and LLC follows. IEEE 802.3 leaves those above 1,500 undefined; Linux takes
+/// them for lengths.
+const LLC_LENGTH: u16 = 0x5ff;
 /// RFC 1042: LLC with SNAP and an all-zero organisation code; the EtherType follows.
 const SNAP: [u8; 6] = [0xaa, 0xaa, 0x03, 0, 0, 0];
 /// IEEE 802 numbers: EtherTypes.
@@ -35,6 +36,8 @@ const PPP_IPV6: u16 = 0x0057;
 const PPP_MPLS: u16 = 0x0281;
 /// RFC 791: header without options.
 const IPV4: usize = 20;
+/// RFC 791: header with all the options it can have.
+const LONGEST_IPV4: usize = 60;
 /// RFC 8200: the fixed header.
 const IPV6: usize = 40;
 /// RFC 9293: the two ports.
@@ -285,9 +288,15 @@ pub fn network<P: Packet>(packet: &P, outer: Network, look: impl Look) -> Found 
         && matches!(outer.family, Family::Ipv6)
         && !matches!(look.softwire(), Softwire::Closed)
     {
-        inner = Network { at, family: Family::Ipv4 };
         wrapping = Wrapping::SOFTWIRE;
-        upper = headers(packet, inner, end);
+        // A header that the outer packet, or its first fragment, ends inside of (RFC 7112), whatever the bytes behind
+        // it read as; or one so far behind that its parts could not be named. The outer addresses are all there is.
+        if at + IPV4 > end || at > FARTHEST - LONGEST_IPV4 - PORTS {
+            upper = Err(Outcome::CutChain);
+        } else {
+            inner = Network { at, family: Family::Ipv4 };
+            upper = headers(packet, inner, end);
+        }
     }
     let (outcome, transport) = match upper {
         Ok(Upper { protocol: TCP, at, end }) => (tcp(packet, at, end, look), at),

@@ -212,6 +212,10 @@ pub const fn cell(group: u32, family: Family, reason: Reason, verdict: Verdict) 
 /// Decides a packet that the walk calls judged.
 #[inline(always)]
 pub fn decide<P: Policy>(flow: &Flow, role: Role, policy: &P) -> Decision {
+    // Without ports nobody can say that it comes from port 25.
+    if !flow.readable && !role.judges_customers() {
+        return Decision::OTHER;
+    }
     if flow.from_port_25 { to_customer(flow, policy) } else { from_customer(flow, role, policy) }
 }
 
@@ -222,13 +226,13 @@ fn from_customer<P: Policy>(flow: &Flow, role: Role, policy: &P) -> Decision {
     let group = policy.group(customer.group());
     let decided = |reason, verdict, relays| Decision { reason, verdict, group: customer.group(), relays };
 
-    // Without ports there is no telling whether the packet is for a relay's port 25: the relay does not count.
-    let server = if flow.readable { policy.server(flow.destination) } else { Server::default() };
+    let server = policy.server(flow.destination);
     if customer.has(Customer::QUARANTINED) && !(server.relays != 0 && customer.has(Customer::RELAYS_LEFT)) {
         return decided(Reason::Quarantined, Verdict::Drop, 0);
     }
+    // Without ports there is no telling whether the packet is for a relay's port 25.
     let relays = server.relays & group.map_or(u64::MAX, |group| group.relays);
-    if relays != 0 {
+    if flow.readable && relays != 0 {
         return decided(Reason::Relay, Verdict::Pass, relays);
     }
     if flow.readable && role.judges_upstream() {

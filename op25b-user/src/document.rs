@@ -413,8 +413,11 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-/// The second line, from `start` on, that has this key.
+/// The line from `start` on that has this key for the second time.
 fn second_line_with_key(text: &str, start: usize, key: &str) -> usize {
+    if text.lines().nth(start - 1).is_some_and(|line| words(line, &format!("{key}:")) > 1) {
+        return start;
+    }
     let is_key = |line: &str| {
         line.trim_start_matches([' ', '-']).strip_prefix(key).is_some_and(|rest| rest.starts_with(':'))
     };
@@ -422,6 +425,23 @@ fn second_line_with_key(text: &str, start: usize, key: &str) -> usize {
         (1..).zip(text.lines()).skip(start - 1).filter(|(_, line)| is_key(line)).map(|(number, _)| number);
     let first = lines.next().unwrap_or(start);
     lines.next().unwrap_or(first)
+}
+
+/// How often a line has `word` outside its comment, and not as a part of a longer one.
+pub(crate) fn words(line: &str, word: &str) -> usize {
+    let line = line.split(" #").next().unwrap_or(line);
+    if word.is_empty() || line.trim_start().starts_with('#') {
+        return 0;
+    }
+    let part_of_word = |char: char| char.is_alphanumeric() || "./:-_".contains(char);
+    let whole = |start: &usize| {
+        let before = line[..*start].chars().next_back();
+        let behind = line[start + word.len()..].chars().next();
+        // `mode:` ends with what may stand in a word.
+        let ends = word.ends_with(':') || !behind.is_some_and(part_of_word);
+        ends && !before.is_some_and(part_of_word)
+    };
+    line.match_indices(word).map(|(start, _)| start).filter(whole).count()
 }
 
 /// Brackets open at once, levels of `- - -` in one line, and columns of indentation: a policy has four levels.

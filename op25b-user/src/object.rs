@@ -148,6 +148,7 @@ pub const SAMPLED: &str = "SAMPLED";
 pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<Ebpf> {
     let level = if constants.trace { aya_log::Level::Debug as u8 } else { 0 };
     let (link, role, softwire) = (constants.link as u8, constants.role.0, constants.softwire as u8);
+    let multi_buffer = u8::from(program::multi_buffer());
     let block_unknown = u8::from(tables.block_unknown);
     let shapes = [
         Wire(tables.customers4.shape),
@@ -162,6 +163,7 @@ pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<E
         .override_global("LINK", &link, true)
         .override_global("ROLE", &role, true)
         .override_global("SOFTWIRE", &softwire, true)
+        .override_global("MULTI_BUFFER", &multi_buffer, true)
         .override_global("BLOCK_UNKNOWN", &block_unknown, true)
         .override_global("CUSTOMERS4_SHAPE", &shapes[0], true)
         .override_global("CUSTOMERS6_SHAPE", &shapes[1], true)

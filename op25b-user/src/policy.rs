@@ -12,7 +12,8 @@ use ipnetwork::IpNetwork;
 use op25b_ebpf::abi::{GROUPS, MASK_BITS, Role};
 
 use crate::document::{
-    self, Action, Attach, Document, IdentifyBy, Interface, Ipv6, Mode, UnknownSources, Unsupported, printable,
+    self, Action, Attach, Document, IdentifyBy, Interface, Ipv6, Mode, UnknownSources, Unsupported,
+    printable, words,
 };
 
 /// A valid policy.
@@ -367,7 +368,7 @@ impl Reader<'_> {
                     format_args!("relay {} has no address; give `addresses: [192.0.2.25]`", relay.name),
                 );
             }
-            let prefixes = self.prefixes(&format!("relay {}", relay.name), &relay.addresses);
+            let prefixes = self.prefixes("addresses:", &format!("relay {}", relay.name), &relay.addresses);
             self.unique(&format!("relay {}", relay.name), &prefixes);
             relays.push(Relay { name: relay.name.clone(), prefixes });
         }
@@ -402,7 +403,7 @@ impl Reader<'_> {
             if group.action != Action::Drop {
                 self.error("action:", format_args!("{of}: only `action: drop` is supported yet"));
             }
-            let prefixes = self.prefixes(&of, &group.prefixes);
+            let prefixes = self.prefixes("prefixes:", &of, &group.prefixes);
             if prefixes.is_empty() && group.prefixes.is_empty() {
                 self.error(
                     &group.name,
@@ -433,7 +434,8 @@ impl Reader<'_> {
                 None => (0..relays.len()).collect(),
                 Some(names) => names.iter().filter_map(|name| self.relay_called(&of, name, relays)).collect(),
             };
-            let destinations = self.prefixes(&format!("{of}, destinations"), &group.destinations);
+            let destinations =
+                self.prefixes("destinations:", &format!("{of}, destinations"), &group.destinations);
             self.unique(&format!("{of}, destinations"), &destinations);
             groups.push(Group {
                 name: group.name.clone(),
@@ -473,24 +475,29 @@ impl Reader<'_> {
                 format_args!("entry {number} of `{key}` has no prefix; give `prefixes: [203.0.113.128/28]`"),
             );
         }
-        let prefixes = self.prefixes(key, written);
+        let prefixes = self.prefixes("prefixes:", key, written);
         // The next entry starts behind this one, even where it starts alike.
         self.entry += 1;
         prefixes
     }
 
-    fn prefixes(&mut self, of: &str, written: &[String]) -> Vec<IpNetwork> {
-        written.iter().filter_map(|text| self.prefix(of, text)).collect()
+    fn prefixes(&mut self, key: &str, of: &str, written: &[String]) -> Vec<IpNetwork> {
+        written.iter().filter_map(|text| self.prefix(key, of, text)).collect()
     }
 
-    fn prefix(&mut self, of: &str, text: &str) -> Option<IpNetwork> {
+    fn prefix(&mut self, key: &str, of: &str, text: &str) -> Option<IpNetwork> {
         // `/255.255.255.0` is not a length.
         let has_length = text.split_once('/').is_none_or(|(_, length)| length.parse::<u8>().is_ok());
         let prefix: IpNetwork = match text.parse() {
             Ok(prefix) if has_length => prefix,
             _ => {
                 self.error(
-                    if text.is_empty() { "\"\"" } else { text },
+                    // An escaped text is written in another way than it reads.
+                    if self.text.lines().skip(self.entry).any(|line| has_word(line, text)) {
+                        text
+                    } else {
+                        key
+                    },
                     format_args!(
                         "{of}: {text:?} is no prefix; write one like 203.0.113.0/24 or 2001:db8::/32"
                     ),
@@ -626,23 +633,6 @@ impl Reader<'_> {
 
 fn has_word(line: &str, word: &str) -> bool {
     words(line, word) > 0
-}
-
-/// How often a line has `word` outside its comment, and not as a part of a longer one.
-fn words(line: &str, word: &str) -> usize {
-    let line = line.split(" #").next().unwrap_or(line);
-    if word.is_empty() || line.trim_start().starts_with('#') {
-        return 0;
-    }
-    let part_of_word = |char: char| char.is_alphanumeric() || "./:-_".contains(char);
-    let whole = |start: &usize| {
-        let before = line[..*start].chars().next_back();
-        let behind = line[start + word.len()..].chars().next();
-        // `mode:` ends with what may stand in a word.
-        let ends = word.ends_with(':') || !behind.is_some_and(part_of_word);
-        ends && !before.is_some_and(part_of_word)
-    };
-    line.match_indices(word).map(|(start, _)| start).filter(whole).count()
 }
 
 const fn two_xdp_modes(one: Attach, other: Attach) -> bool {

@@ -90,7 +90,7 @@ fn a_frame_that_is_not_mail_pays_a_few_nanoseconds() {
 
     for (name, frame, limit) in frames() {
         // One after the other, so that both meet the machine in the same mood.
-        let runs: Vec<(f64, f64)> = (0..21)
+        let runs: Vec<(f64, f64)> = (0..31)
             .map(|_| {
                 (nanoseconds(&object, program::PASS, &frame), nanoseconds(&object, program::XDP, &frame))
             })

@@ -20,6 +20,9 @@ pub(crate) static SOFTWIRE: Global<u8> = Global::new(0);
 /// `unknown_sources: block`.
 #[unsafe(no_mangle)]
 pub(crate) static BLOCK_UNKNOWN: Global<u8> = Global::new(0);
+/// Whether the kernel knows frames of several buffers (Linux 5.18), and so can tell how long they are.
+#[unsafe(no_mangle)]
+pub(crate) static MULTI_BUFFER: Global<u8> = Global::new(0);
 /// Form of the customers' IPv4 table.
 #[unsafe(no_mangle)]
 pub(crate) static CUSTOMERS4_SHAPE: Global<Shape> = Global::new(EMPTY);

@@ -2,13 +2,15 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
-    helpers::generated::bpf_skb_load_bytes,
+    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len},
 };
 use op25b_ebpf::{
     found::{FARTHEST, Found, Wrapping},
     packet::Packet,
     verdict::Verdict,
 };
+
+use super::constants::MULTI_BUFFER;
 
 /// A frame in the kernel.
 pub(crate) trait Frame: Packet {
@@ -49,9 +51,13 @@ impl XdpFrame {
         peek(self.bounds(), offset)
     }
 
-    /// Bytes of the whole frame.
+    /// Bytes of the whole frame, of which only the first buffer can be read.
     #[inline(always)]
     pub(super) fn length(&self) -> u64 {
+        if MULTI_BUFFER.load() != 0 {
+            // SAFETY: as in `bounds`.
+            return unsafe { bpf_xdp_get_buff_len(self.context) };
+        }
         let (data, end) = self.bounds();
         (end - data) as u64
     }

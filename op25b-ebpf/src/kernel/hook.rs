@@ -12,7 +12,7 @@ use op25b_ebpf::{
     found::{FARTHEST, Found, Wrapping},
     frame::{self, Extension, Look, Network, parse},
     packet::Packet,
-    verdict::{Decision, Flow, Verdict, decide},
+    verdict::{Decision, Flow, Reason, Verdict, decide},
 };
 
 use super::{
@@ -102,6 +102,10 @@ macro_rules! hook {
             let Some((flow, decision)) = decision(&frame, found) else {
                 return Verdict::Pass as u32;
             };
+            // A return path to nobody's customer: not for this filter to judge, and not to count.
+            if matches!(decision.reason, Reason::Other) {
+                return Verdict::Pass as u32;
+            }
             maps::seen(found);
             maps::count(decision.cell(flow.family()), frame.packets(), frame.length());
             // The loader sets the level; at its default the verifier cuts this away.
