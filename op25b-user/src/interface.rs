@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result};
 use ethtool::{EthtoolAttr, EthtoolFeatureAttr};
 use futures_util::TryStreamExt as _;
+use nix::errno::Errno;
 use rtnetlink::packet_route::{
     link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     tc::{TcAttribute, TcFilterBpfOption, TcOption},
@@ -43,7 +44,9 @@ pub async fn find(name: &str) -> Result<Option<Interface>> {
     connection.abort();
     match answer {
         Ok(message) => Ok(message.map(read)),
-        Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -nix::libc::ENODEV => Ok(None),
+        Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -(Errno::ENODEV as i32) => {
+            Ok(None)
+        }
         Err(error) => Err(error).with_context(|| format!("cannot ask for interface {name}")),
     }
 }

@@ -373,8 +373,8 @@ fn decide(policy: &Policy, role: Role, segment: Segment) -> Opinion {
         customer: standing.group.map(|group| group.name.clone()),
         relay,
     };
-    // Where the ports are unknown a relay does not count, not for a quarantined source either.
-    let some_relay = readable && relay(policy, None, server).is_some();
+    // Row 2 asks for the destination alone: it holds with ports and without.
+    let some_relay = relay(policy, None, server).is_some();
     if let Some(relays_left) = standing.quarantine
         && !(relays_left && some_relay)
     {

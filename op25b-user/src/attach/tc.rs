@@ -11,6 +11,7 @@ use aya::programs::{
         qdisc_add_clsact, qdisc_detach_program,
     },
 };
+use nix::errno::Errno;
 
 use super::{Attached, Hook, open, pin};
 use crate::{commands::No, document::Attach, instance::Instance, object::program, policy::Port};
@@ -126,7 +127,8 @@ pub(super) fn detach_clsact(interface: &str, attach: Attach) -> Result<bool> {
         Ok(()) => Ok(true),
         // No such filter, or no such interface any more.
         Err(TcError::IoError(error))
-            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV) =>
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(Errno::ENODEV as i32) =>
         {
             Ok(false)
         }
