@@ -1,7 +1,8 @@
-//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`, `kernels`.
+//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`, `fuzz`, `kernels`.
 
 mod demo;
 mod exec;
+mod fuzz;
 mod kernels;
 mod lab;
 mod mail;
@@ -30,6 +31,12 @@ enum Task {
     },
     /// Send real mail through a filtered router, in network namespaces (as root)
     Demo,
+    /// Let libFuzzer look for frames that the core does not expect
+    Fuzz {
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Run the kernel tests under Debian's kernels, 5.10 to 7.x, in virtual machines (as root)
     Kernels {
         /// Only under these [default: all]
@@ -58,6 +65,7 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Test { arguments } => test::run(&arguments),
         Task::Demo => demo::run(),
+        Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Kernels { versions } => kernels::run(&versions),
     }
 }

@@ -14,7 +14,7 @@ use crate::exec::read;
 const TESTS: &[&str] = &["cases", "attach"];
 
 /// Seconds that one check may take.
-const LIMIT: u32 = 240;
+const LIMIT: u32 = 300;
 
 /// Starts the lines with which the script tells its reader where it is.
 pub(super) const MARK: &str = "@op25b ";
