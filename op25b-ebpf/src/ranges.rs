@@ -1,6 +1,8 @@
 //! Lookup in a compiled table: disjoint ranges, sorted by their start, each good until the next one, and an index
 //! over their upper bits.
 
+use crate::abi::{Range4, Range6};
+
 /// The form of a compiled table: a constant of its generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -15,6 +17,59 @@ pub struct Shape {
     pub halvings: u8,
     /// Zero.
     pub reserved: [u8; 2],
+}
+
+/// A range as a map of one address family holds it.
+pub trait Range {
+    /// An address, ordered as the ranges are.
+    type Key: Copy + PartialOrd;
+
+    /// Where it starts.
+    fn start(&self) -> Self::Key;
+
+    /// What holds in it.
+    fn value(&self) -> u32;
+
+    /// The upper bits of a key, which the index is made for.
+    fn top(key: Self::Key) -> u64;
+}
+
+impl Range for Range4 {
+    type Key = u32;
+
+    #[inline(always)]
+    fn start(&self) -> u32 {
+        self.start
+    }
+
+    #[inline(always)]
+    fn value(&self) -> u32 {
+        self.value
+    }
+
+    #[inline(always)]
+    fn top(key: u32) -> u64 {
+        u64::from(key)
+    }
+}
+
+impl Range for Range6 {
+    type Key = (u64, u64);
+
+    #[inline(always)]
+    fn start(&self) -> (u64, u64) {
+        (self.high, self.low)
+    }
+
+    #[inline(always)]
+    fn value(&self) -> u32 {
+        self.value
+    }
+
+    #[inline(always)]
+    fn top((high, _): (u64, u64)) -> u64 {
+        high
+    }
 }
 
 /// A compiled table of one address family, wherever its entries lie.

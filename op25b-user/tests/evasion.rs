@@ -294,6 +294,9 @@ fn ipv4_rows() -> Vec<Row> {
     vec![
         row("IPv4 SYN", Evasion, |id| vec![ethernet(&id.syn4(25))]),
         row("IPv4, 40 bytes of options", Evasion, move |id| vec![ethernet(&options(id))]),
+        row("IPv4, 40 bytes of options, cut after 8 bytes of TCP", Evasion, move |id| {
+            bytes(fragments4(&options(id), &[8]))
+        }),
         row("IPv4, reserved bit", Evasion, move |id| vec![ethernet(&evil(id))]),
         row("IPv4, DF", Evasion, move |id| vec![ethernet(&no_fragments(id))]),
         row("IPv4, total length 0", Receiver, move |id| vec![ethernet(&no_length(id))]),
@@ -530,7 +533,7 @@ fn allowed_rows() -> Vec<Row> {
 fn answered(site: &Site, rows: &[Row], phase: u16) -> Result<Vec<bool>> {
     let ear = site.customer.listen("cust1")?;
     let mouth = site.customer.mouth("cust1")?;
-    let tries = (0..).map(|number| Try { port: phase * 10_000 + number, id: phase * 1_000 + number });
+    let tries = (0..).map(|number| Try { port: phase * 5_000 + number, id: phase * 1_000 + number });
     for (row, id) in rows.iter().zip(tries.clone()) {
         let Ok(build) = &row.build else { continue };
         mouth.send(build(id).iter().map(Vec::as_slice))?;
@@ -549,12 +552,15 @@ struct Line {
     note: String,
 }
 
-const WORKS: &str = "works";
-const FAILS: &str = "fails";
+/// The ways in that customers' frames are filtered; the table shows the first, and what differs.
+const MODES: [&str; 3] = ["native", "generic", "tc-ingress"];
+
+const fn word(works: bool) -> &'static str {
+    if works { "works" } else { "fails" }
+}
 
 impl Line {
     fn new(name: impl Into<String>, (without, with): (bool, bool), expected: (bool, bool)) -> Self {
-        let word = |works: bool| if works { WORKS } else { FAILS };
         Self {
             name: name.into(),
             without: word(without),
@@ -564,20 +570,29 @@ impl Line {
         }
     }
 
-    fn of(row: &Row, without: bool, with: bool, again: bool) -> Self {
-        let works = (true, row.kind == Kind::Allowed);
-        let mut line = Self::new(row.name.clone(), (without, with), works);
+    /// `with` in every mode of [`MODES`].
+    fn of(row: &Row, without: bool, with: [bool; 3], again: bool) -> Self {
+        let allowed = row.kind == Kind::Allowed;
+        let mut line = Self::new(row.name.clone(), (without, with[0]), (true, allowed));
         if let Err(why) = &row.build {
             (line.without, line.with, line.ok) = ("not run", "not run", true);
             line.note.clone_from(why);
             return line;
         }
         if row.kind == Kind::Receiver && !without {
-            (line.without, line.ok) = ("refused by the receiver", !with);
+            (line.without, line.ok) = ("refused by the receiver", !with[0]);
+        }
+        for (mode, with) in MODES.into_iter().zip(with).skip(1) {
+            if with != allowed {
+                line.ok = false;
+            }
+            if word(with) != line.with {
+                line.note = format!("{mode}: {} {}", word(with), line.note);
+            }
         }
         if without != again {
             line.ok = false;
-            line.note = format!("after `detach`: {}", if again { WORKS } else { FAILS });
+            line.note = format!("after `detach`: {} {}", word(again), line.note);
         }
         line
     }
@@ -693,7 +708,7 @@ fn all_frames() -> Result<File> {
 /// pass.
 fn triangular_lines(site: &Site) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
-    let mut ports = 45_000..;
+    let mut ports = 60_000_u16..;
     let mut port = || ports.next().context("a port");
     let relay = |family: usize| site.connects(RELAY[family], &site.relay);
     let mut without = Vec::new();
@@ -742,28 +757,39 @@ fn what_makes_a_connection_without_op25b_makes_none_with_it() -> Result<()> {
             .collect()
     };
     let without = (connects()?, answered(&site, &rows, 1)?);
-    let mut filter = Filter::new(&site.edge)?;
-    filter.start(KURUME, &[])?;
-    let with = (connects()?, answered(&site, &rows, 2)?);
-    let (blocked, malformed) = (packets(&filter, "blocked")?, packets(&filter, "malformed")?);
-    drop(filter);
-    let again = answered(&site, &rows, 3)?;
+    let mut with = Vec::new();
+    let mut counted = Vec::new();
+    for (phase, mode) in (2..).zip(MODES) {
+        let mut filter = Filter::new(&site.edge)?;
+        filter.start(&KURUME.replace("[eth1]", &format!("[{{name: eth1, attach: {mode}}}]")), &[])?;
+        with.push((connects()?, answered(&site, &rows, phase)?));
+        counted.push((mode, packets(&filter, "blocked")?, packets(&filter, "malformed")?));
+    }
+    let again = answered(&site, &rows, 9)?;
 
     let mut lines = Vec::new();
     for (family, name) in FAMILY.into_iter().enumerate() {
-        let both = |which: usize| (without.0[family][which], with.0[family][which]);
-        lines.push(Line::new(format!("{name} connect() to the victim"), both(0), (true, false)));
-        lines.push(Line::new(format!("{name} connect() to the relay"), both(1), (true, true)));
+        for (which, to, works) in [(0, "victim", false), (1, "relay", true)] {
+            let (before, after) =
+                (without.0[family][which], [0, 1, 2].map(|mode| with[mode].0[family][which]));
+            let mut line =
+                Line::new(format!("{name} connect() to the {to}"), (before, after[0]), (true, works));
+            line.ok &= after == [works; 3];
+            lines.push(line);
+        }
     }
     for (index, row) in rows.iter().enumerate() {
-        lines.push(Line::of(row, without.1[index], with.1[index], again[index]));
+        let with = [0, 1, 2].map(|mode: usize| with[mode].1[index]);
+        lines.push(Line::of(row, without.1[index], with, again[index]));
     }
     lines.extend(triangular_lines(&site)?);
     print(&lines);
-    println!("counted in the meantime: {blocked} blocked, {malformed} malformed");
+    for (mode, blocked, malformed) in &counted {
+        println!("counted, {mode}: {blocked} blocked, {malformed} malformed");
+    }
 
     let wrong: Vec<_> = lines.iter().filter(|line| !line.ok).map(|line| line.name.as_str()).collect();
     assert!(wrong.is_empty(), "{} of {} are not as they should be: {wrong:#?}", wrong.len(), lines.len());
-    assert!(blocked > 0 && malformed > 0, "{blocked} blocked, {malformed} malformed");
+    assert!(counted.iter().all(|(_, blocked, malformed)| *blocked > 0 && *malformed > 0), "{counted:?}");
     Ok(())
 }

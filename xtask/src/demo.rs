@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: real mail from customers through an edge router with op25b, and what becomes of it.
 
+mod capture;
 mod counters;
 mod filter;
 
@@ -7,7 +8,7 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -18,6 +19,7 @@ use crate::lab::{End, Lab};
 use crate::mail::{Fate, MailServer, Submission, send};
 use crate::report::Report;
 use crate::{root, setup};
+use capture::Captures;
 use filter::Filter;
 
 /// The addresses below are those of this policy.
@@ -130,7 +132,7 @@ const FILTERED: [Trial; 6] = [
 ];
 
 /// Runs the demo, and fails when anything is not as it should be.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(keep: Option<&Path>) -> Result<()> {
     root::require("cargo xtask demo")?;
     setup::run()?;
     let op25b = build()?;
@@ -151,9 +153,12 @@ pub(crate) fn run() -> Result<()> {
     let log = folder.path().join("op25b.log");
     let filter = Filter::start(&lab, EDGE, &op25b, POLICY, &[CUSTOMER, STATIC_CUSTOMER], &log)?;
     counters::install(&lab, &[CUSTOMER, STATIC_CUSTOMER])?;
+    let captures = Captures::start(&lab, &[CUSTOMER, STATIC_CUSTOMER], folder.path())?;
     try_all(&lab, &FILTERED, "op25b", &outside, &mut report)?;
     progress("comparing op25b's counters with those of nftables on the customers' side");
     counters::compare(&lab, &filter, &mut report)?;
+    progress("replaying what was captured on the customers' side");
+    captures.compare(&op25b, &filter.stats()?, keep, &mut report)?;
     progress("detaching op25b");
     filter.detach()?;
 

@@ -11,7 +11,7 @@ mod root;
 mod setup;
 mod test;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -30,7 +30,11 @@ enum Task {
         arguments: Vec<String>,
     },
     /// Send real mail through a filtered router, in network namespaces (as root)
-    Demo,
+    Demo {
+        /// Keep the captures of what the customers sent in this folder
+        #[arg(long, value_name = "FOLDER")]
+        keep_captures: Option<PathBuf>,
+    },
     /// Let libFuzzer look for frames that the core does not expect
     Fuzz {
         /// How long
@@ -64,7 +68,7 @@ fn run(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Test { arguments } => test::run(&arguments),
-        Task::Demo => demo::run(),
+        Task::Demo { keep_captures } => demo::run(keep_captures.as_deref()),
         Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Kernels { versions } => kernels::run(&versions),
     }

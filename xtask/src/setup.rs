@@ -26,6 +26,8 @@ const LAB: &[&str] = &[
     "qemu-system-x86",
     "sasl2-bin",
     "swaks",
+    "tcpdump",
+    "tshark",
     "util-linux",
     "xz-utils",
 ];

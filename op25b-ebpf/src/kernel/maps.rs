@@ -10,7 +10,7 @@ use op25b_ebpf::{
     address::{Address, Family},
     found::Found,
     policy::Policy,
-    ranges::{Ranges, Shape, find},
+    ranges::{Range, Ranges, Shape, find},
 };
 
 use super::constants::{BLOCK_UNKNOWN, CUSTOMERS4_SHAPE, CUSTOMERS6_SHAPE, SERVERS4_SHAPE, SERVERS6_SHAPE};
@@ -65,12 +65,12 @@ struct Table<R: 'static> {
     shape: &'static Global<Shape>,
 }
 
-impl Ranges for Table<Range4> {
-    type Key = u32;
+impl<R: Range> Ranges for Table<R> {
+    type Key = R::Key;
 
     #[inline(always)]
-    fn top(key: u32) -> u64 {
-        u64::from(key)
+    fn top(key: R::Key) -> u64 {
+        R::top(key)
     }
 
     #[inline(always)]
@@ -84,42 +84,13 @@ impl Ranges for Table<Range4> {
     }
 
     #[inline(always)]
-    fn start(&self, range: u32) -> Option<u32> {
-        self.ranges.get(range).map(|range| range.start)
+    fn start(&self, range: u32) -> Option<R::Key> {
+        self.ranges.get(range).map(R::start)
     }
 
     #[inline(always)]
     fn value(&self, range: u32) -> Option<u32> {
-        self.ranges.get(range).map(|range| range.value)
-    }
-}
-
-impl Ranges for Table<Range6> {
-    type Key = (u64, u64);
-
-    #[inline(always)]
-    fn top((high, _): (u64, u64)) -> u64 {
-        high
-    }
-
-    #[inline(always)]
-    fn shape(&self) -> Shape {
-        self.shape.load()
-    }
-
-    #[inline(always)]
-    fn index(&self, bucket: u32) -> Option<u32> {
-        self.index.get(bucket).copied()
-    }
-
-    #[inline(always)]
-    fn start(&self, range: u32) -> Option<(u64, u64)> {
-        self.ranges.get(range).map(|range| (range.high, range.low))
-    }
-
-    #[inline(always)]
-    fn value(&self, range: u32) -> Option<u32> {
-        self.ranges.get(range).map(|range| range.value)
+        self.ranges.get(range).map(R::value)
     }
 }
 
