@@ -5,6 +5,7 @@
 mod lab;
 
 use std::{
+    ffi::CString,
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read as _, Write as _},
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
@@ -451,6 +452,18 @@ impl Foreign {
 
     fn attach(namespace: &Namespace, interface: &str, kind: [u32; 4]) -> Result<Self> {
         let [program_type, place, flags, answer] = kind;
+        let program = Self::load(program_type, place, answer)?;
+        let index = namespace.within(|| lab::interface_index(interface))??;
+        let link = attribute(&[
+            (0, &program.as_raw_fd().to_ne_bytes()),
+            (4, &index.to_ne_bytes()),
+            (8, &place.to_ne_bytes()),
+            (12, &flags.to_ne_bytes()),
+        ]);
+        Ok(Self { _link: namespace.within(|| bpf(28, &link))?.context("BPF_LINK_CREATE")? })
+    }
+
+    fn load(program_type: u32, place: u32, answer: u32) -> Result<OwnedFd> {
         let code: [u64; 2] = [u64::from(answer) << 32 | 0xb7, 0x95].map(u64::from_le);
         let load = attribute(&[
             (0, &program_type.to_ne_bytes()),
@@ -460,15 +473,31 @@ impl Foreign {
             (48, b"foreign"),
             (68, &place.to_ne_bytes()),
         ]);
-        let program = bpf(5, &load).context("BPF_PROG_LOAD")?;
-        let index = namespace.within(|| lab::interface_index(interface))??;
-        let link = attribute(&[
-            (0, &program.as_raw_fd().to_ne_bytes()),
-            (4, &index.to_ne_bytes()),
-            (8, &place.to_ne_bytes()),
-            (12, &flags.to_ne_bytes()),
-        ]);
-        Ok(Self { _link: namespace.within(|| bpf(28, &link))?.context("BPF_LINK_CREATE")? })
+        bpf(5, &load).context("BPF_PROG_LOAD")
+    }
+
+    /// A classifier of clsact that lets all pass, where `tc` puts it by itself: first, with the first number.
+    fn classifier(namespace: &Namespace, interface: &str) -> Result<()> {
+        let program = Self::load(Self::TCX[0], 0, u32::MAX)?;
+        let pin = CString::new(format!("/sys/fs/bpf/{}", lab::unique("foreign")))?;
+        let attribute =
+            attribute(&[(0, &(pin.as_ptr() as u64).to_ne_bytes()), (8, &program.as_raw_fd().to_ne_bytes())]);
+        // BPF_OBJ_PIN; it returns no descriptor.
+        // SAFETY: as in `bpf`.
+        let pinned = unsafe { libc::syscall(libc::SYS_bpf, 6, attribute.as_ptr(), attribute.len()) };
+        ensure!(pinned == 0, "BPF_OBJ_PIN: {}", io::Error::last_os_error());
+        let path = pin.to_str()?;
+        let filter = ["filter", "add", "dev", interface, "ingress", "pref", "1", "handle", "1"];
+        let tc = |arguments: &[&str]| -> Result<lab::Answer> {
+            finish(namespace.command("tc")?.args(arguments), Duration::from_secs(5))
+        };
+        let added = tc(&["qdisc", "add", "dev", interface, "clsact"]).and_then(|_| {
+            tc(&[&filter, ["bpf", "direct-action", "object-pinned", path].as_slice()].concat())
+        });
+        fs::remove_file(path)?;
+        let added = added?;
+        ensure!(added.code == Some(0), "{added:?}");
+        Ok(())
     }
 }
 
@@ -537,6 +566,29 @@ fn programs_behind_at_tc_have_their_say_about_what_passes() -> Result<()> {
     assert!(filter.said().contains("swapped"), "{}", filter.said());
     assert_eq!(filter.op25b(&["detach"])?.code, Some(0));
     assert_eq!(site.classifiers("eth1")?.len(), 1, "the other program stays");
+    Ok(())
+}
+
+#[test]
+fn a_classifier_of_somebody_else_stays() -> Result<()> {
+    let site = Site::new()?;
+    let _listeners = site.listen()?;
+    Foreign::classifier(&site.edge, "eth1")?;
+    let there = || Ok::<_, anyhow::Error>(site.classifiers("eth1")?.join("\n").contains("foreign"));
+    assert!(there()?);
+    let mut filter = Filter::new(&site.edge)?;
+    if let Err(refused) = filter.start(&at_ingress(), &[]) {
+        // Refusing is right where the place is taken, if it says so.
+        assert!(filter.said().contains("eth1") && there()?, "{refused:#}");
+        return Ok(());
+    }
+    assert!(there()?, "op25b took it off: {:#?}", site.classifiers("eth1")?);
+    in_force(&filter, &[("eth1", "tc-ingress")])?;
+    assert_eq!(site.reached()?, FILTERED);
+    filter.stop(Signal::SIGTERM)?;
+    filter.start(&at_ingress(), &[])?;
+    assert_eq!(filter.op25b(&["detach"])?.code, Some(0));
+    assert!(there()?, "`detach` took it off");
     Ok(())
 }
 

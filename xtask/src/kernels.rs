@@ -23,8 +23,8 @@ use outcome::Outcome;
 
 use crate::{root, setup};
 
-/// Machines that run at a time. Each keeps one processor busy.
-const AT_A_TIME: usize = 2;
+/// Kernels that are tested at a time. Each keeps less than a processor busy, since its tests also wait.
+const AT_A_TIME: usize = 3;
 
 /// What the kernels and the machines' consoles are kept in; git ignores it.
 const CACHE: &str = ".cache/kernels";
@@ -49,6 +49,10 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
+    fn name(self) -> &'static str {
+        self.suite().unwrap_or("host")
+    }
+
     /// The suite of Debian that has it; none has this machine's own.
     fn suite(self) -> Option<&'static str> {
         match self {
@@ -69,16 +73,7 @@ pub(crate) fn run(chosen: &[Kernel]) -> Result<()> {
     let checks = Checks::build()?;
     let chosen = |kernel: &Kernel| chosen.is_empty() || chosen.contains(kernel);
     let kernels: Vec<Kernel> = Kernel::value_variants().iter().copied().filter(chosen).collect();
-    let suites: Vec<&str> = kernels.iter().filter_map(|kernel| kernel.suite()).collect();
-
-    let mut failed = 0;
-    if !suites.is_empty() {
-        failed += test_suites(&suites, &checks)?;
-    }
-    if kernels.contains(&Kernel::Host) {
-        // Not beside the machines: tests that measure time want this one to themselves.
-        failed += usize::from(!report("host", timed(|| checks.run_here())));
-    }
+    let failed = test_all(&kernels, &checks)?;
     if failed > 0 {
         bail!("{failed} of {} kernels failed", kernels.len());
     }
@@ -87,46 +82,46 @@ pub(crate) fn run(chosen: &[Kernel]) -> Result<()> {
 }
 
 /// Returns how many failed.
-fn test_suites(suites: &[&str], checks: &Checks) -> Result<usize> {
+fn test_all(kernels: &[Kernel], checks: &Checks) -> Result<usize> {
     let folder = tempfile::tempdir()?;
     let common = folder.path().join("common");
     image::common(checks, &common)?;
-    let queue = Mutex::new(suites.iter().copied().enumerate());
+    let queue = Mutex::new(kernels.iter().copied().enumerate());
     let (sender, results) = mpsc::channel();
     Ok(thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
             let (sender, queue, common) = (sender.clone(), &queue, &common);
             scope.spawn(move || {
                 let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                while let Some((position, suite)) = next() {
-                    let _ = sender.send((position, test_suite(suite, checks, common)));
+                while let Some((position, kernel)) = next() {
+                    let _ = sender.send((position, test(kernel, checks, common)));
                 }
             });
         }
         drop(sender);
-        report_in_order(suites, results)
+        report_in_order(kernels, results)
     }))
 }
 
-fn test_suite(suite: &str, checks: &Checks, common: &Path) -> Timed {
-    let kernel = match debian::kernel(suite, Path::new(CACHE)) {
-        Ok(kernel) => kernel,
-        Err(error) => return Timed { seconds: 0.0, outcome: Err(error) },
-    };
-    timed(|| guest::run(suite, &kernel, checks, common))
+fn test(kernel: Kernel, checks: &Checks, common: &Path) -> Timed {
+    let Some(suite) = kernel.suite() else { return timed(|| checks.run_here()) };
+    match debian::kernel(suite, Path::new(CACHE)) {
+        Ok(kernel) => timed(|| guest::run(suite, &kernel, checks, common)),
+        Err(error) => Timed { seconds: 0.0, outcome: Err(error) },
+    }
 }
 
 /// The lines in the kernels' order, each as soon as those before it are there. Returns how many failed.
-fn report_in_order(suites: &[&str], results: Receiver<(usize, Timed)>) -> usize {
+fn report_in_order(kernels: &[Kernel], results: Receiver<(usize, Timed)>) -> usize {
     let mut waiting = BTreeMap::new();
     let mut failed = 0;
-    let mut remaining = suites.iter().enumerate().peekable();
+    let mut remaining = kernels.iter().enumerate().peekable();
     for (position, result) in results {
         waiting.insert(position, result);
-        while let Some((position, suite)) = remaining.peek()
+        while let Some((position, kernel)) = remaining.peek()
             && let Some(result) = waiting.remove(position)
         {
-            failed += usize::from(!report(suite, result));
+            failed += usize::from(!report(kernel.name(), result));
             remaining.next();
         }
     }
