@@ -10,8 +10,12 @@ use crate::{
     packet::Packet,
 };
 
-/// VLAN tags that are looked through.
+/// VLAN tags that are looked through, priority tags not counted.
 pub const TAGS: usize = 5;
+/// Tags may end here: what follows them must be within what offsets can name.
+const TAGS_END: usize = FARTHEST - 256;
+/// Tags that one step of the walk takes at most; as many steps as a frame has room for follow each other.
+const TAGS_OF_STEP: usize = 128;
 /// MPLS labels that are looked through.
 pub const LABELS: usize = 8;
 /// Extension headers that are looked through, in either family; RFC 8200 names eight for one packet.
@@ -94,15 +98,10 @@ impl Look for Sight {
 /// Where the network header starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Network {
-    /// Offset from the start of the frame; at most [`Network::FARTHEST`].
+    /// Offset from the start of the frame.
     pub at: usize,
     /// The family that the link layer announced.
     pub family: Family,
-}
-
-impl Network {
-    /// Ethernet, five tags, PPPoE and eight labels.
-    pub const FARTHEST: usize = ETHERNET + 4 * TAGS + 8 + 8 + 4 * LABELS;
 }
 
 /// Finds what there is to judge in a frame.
@@ -217,10 +216,17 @@ pub fn link<P: Packet>(packet: &P, link: Link) -> Result<(Network, Wrapping), Ou
         }
         kind = packet.u16(at + 2).ok_or(Outcome::CutHeader)?;
         at += 4;
-        wrapping = wrapping.and(Wrapping::VLAN);
+        wrapping = Wrapping::VLAN;
     }
     if is_tag(kind) {
-        return Err(Outcome::ManyTags);
+        // Once more, and counted: priority tags are no VLANs.
+        match packet.all_tags() {
+            Tags::Passed { kind: next, at: behind, vlans } if vlans <= TAGS && behind <= TAGS_END => {
+                (kind, at) = (next, behind);
+            }
+            Tags::Passed { .. } => return Err(Outcome::ManyTags),
+            Tags::Cut => return Err(Outcome::CutHeader),
+        }
     }
 
     if kind <= LLC_LENGTH {
@@ -276,6 +282,60 @@ pub fn link<P: Packet>(packet: &P, link: Link) -> Result<(Network, Wrapping), Ou
         TYPE_IPV6 => Ok((Network { at, family: Family::Ipv6 }, wrapping)),
         _ => Err(Outcome::NotIp),
     }
+}
+
+/// What a run of tags says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tags {
+    /// Type and offset of what follows, and how many of them name a VLAN.
+    ///
+    /// A tag of VLAN 0 is a priority (IEEE 802.1Q §6.9.3). Linux takes any number of those off, with VLANs or without.
+    Passed {
+        /// The type behind them.
+        kind: u16,
+        /// The offset behind them.
+        at: usize,
+        /// Tags of a VLAN other than 0.
+        vlans: usize,
+    },
+    /// The frame ends inside one.
+    Cut,
+}
+
+/// Reads all tags behind an Ethernet header, until there are too many VLANs.
+#[inline(always)]
+pub fn all_tags<P: Packet>(packet: &P) -> Tags {
+    let Some(kind) = packet.u16(ETHERNET - 2) else { return Tags::Cut };
+    let mut all = Tags::Passed { kind, at: ETHERNET, vlans: 0 };
+    for _ in 0..FARTHEST / 4 / TAGS_OF_STEP {
+        let Tags::Passed { kind, at, vlans } = all else { return all };
+        if !is_tag(kind) || vlans > TAGS {
+            return all;
+        }
+        all = match packet.more_tags(kind, at) {
+            Tags::Passed { kind, at, vlans: more } => Tags::Passed { kind, at, vlans: vlans + more },
+            Tags::Cut => Tags::Cut,
+        };
+    }
+    all
+}
+
+/// Reads the tags at `at`, the first of which is of type `kind`, as many as one step takes.
+#[inline(always)]
+pub fn more_tags<P: Packet>(packet: &P, mut kind: u16, mut at: usize) -> Tags {
+    let mut vlans = 0;
+    for _ in 0..TAGS_OF_STEP {
+        if !is_tag(kind) {
+            break;
+        }
+        let Some([high, low, next_high, next_low]) = packet.read_one_way::<4>(at) else {
+            return Tags::Cut;
+        };
+        vlans += usize::from(u16::from_be_bytes([high, low]) & 0xfff != 0);
+        kind = u16::from_be_bytes([next_high, next_low]);
+        at += 4;
+    }
+    Tags::Passed { kind, at, vlans }
 }
 
 /// Walks from the network header to the ports, through a softwire where the policy names one.

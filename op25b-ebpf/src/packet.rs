@@ -2,7 +2,7 @@
 
 use crate::{
     found::Found,
-    frame::{self, Extension, Look, Network},
+    frame::{self, Extension, Look, Network, Tags},
 };
 
 /// A frame that can be read at any offset.
@@ -19,6 +19,12 @@ pub trait Packet: Sized {
         self.read(offset)
     }
 
+    /// The same for long loops over frames that nobody should send: one way for the verifier to follow, however slow.
+    #[inline(always)]
+    fn read_one_way<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.read(offset)
+    }
+
     // The steps of the walk. The kernel overrides them to call subprograms: each is verified once, and what one
     // returns is unknown to the verifier, so that the ways through a frame add up instead of multiplying.
 
@@ -30,6 +36,16 @@ pub trait Packet: Sized {
     /// See [`frame::network`].
     fn network(&self, network: Network, look: impl Look) -> Found {
         frame::network(self, network, look)
+    }
+
+    /// See [`frame::all_tags`].
+    fn all_tags(&self) -> Tags {
+        frame::all_tags(self)
+    }
+
+    /// See [`frame::more_tags`].
+    fn more_tags(&self, kind: u16, at: usize) -> Tags {
+        frame::more_tags(self, kind, at)
     }
 
     /// See [`frame::extension`].

@@ -94,7 +94,7 @@ pub enum Attached {
     Swapped,
 }
 
-/// Puts a loaded program in force on a port. It outlives this process.
+/// Puts a loaded program in force on a port, where `running` is at the hook. It outlives this process.
 ///
 /// # Errors
 ///
@@ -103,13 +103,14 @@ pub fn attach(
     instance: &Instance,
     port: &Port,
     interface: &Interface,
+    running: &[u32],
     object: &mut Ebpf,
 ) -> Result<Attached> {
     let hook = Hook::of(port.attach);
     let program = object.program_mut(hook.program()).context("the object has no program to attach")?;
     match hook {
         Hook::Xdp => xdp::attach(instance, port, interface, program.try_into()?),
-        Hook::Tcx | Hook::Clsact => tc::attach(instance, port, hook, program.try_into()?),
+        Hook::Tcx | Hook::Clsact => tc::attach(instance, port, hook, running, program.try_into()?),
     }
 }
 

@@ -97,11 +97,13 @@ fn network(frame: &[u8]) -> Option<(u8, &[u8])> {
     let mut rest = &frame[14..];
     let mut tags = 0;
     while [EtherType::VLAN_TAGGED_FRAME, EtherType::PROVIDER_BRIDGING, OLD_QINQ].contains(&kind) {
-        tags += 1;
+        let tag = SingleVlanHeaderSlice::from_slice(rest).ok()?;
+        // A priority tag is no VLAN.
+        tags += usize::from(tag.vlan_identifier().value() != 0);
         if tags > 5 {
             return None;
         }
-        kind = SingleVlanHeaderSlice::from_slice(rest).ok()?.ether_type();
+        kind = tag.ether_type();
         rest = &rest[4..];
     }
     if kind.0 <= 1500 {

@@ -45,6 +45,12 @@ impl XdpFrame {
         read(self.bounds(), offset)
     }
 
+    /// The same: XDP has one way only.
+    #[inline(always)]
+    pub(super) fn bytes_one_way<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes(offset)
+    }
+
     /// The same, for the everyday frames.
     #[inline(always)]
     pub(super) fn bytes_at_hand<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -64,7 +70,7 @@ impl XdpFrame {
 
     /// Packets that the frame stands for.
     #[inline(always)]
-    pub(super) fn packets(&self) -> u64 {
+    pub(super) fn packets(&self, _: Found) -> u64 {
         1
     }
 
@@ -97,9 +103,15 @@ impl TcFrame {
     /// The `N` bytes at `offset`: from the linear part where they are there, from the pages behind it otherwise.
     #[inline(always)]
     pub(super) fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        if let Some(bytes) = read(self.bounds(), offset) {
-            return Some(bytes);
+        match read(self.bounds(), offset) {
+            Some(bytes) => Some(bytes),
+            None => self.bytes_one_way(offset),
         }
+    }
+
+    /// The `N` bytes at `offset`, wherever they are.
+    #[inline(always)]
+    pub(super) fn bytes_one_way<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         // SAFETY: the helper writes N bytes to an array of N, or fails.
         let result = unsafe {
@@ -117,12 +129,21 @@ impl TcFrame {
 
     /// Packets that the frame stands for: segmentation offload puts many into one.
     #[inline(always)]
-    pub(super) fn packets(&self) -> u64 {
+    pub(super) fn packets(&self, found: Found) -> u64 {
         // SAFETY: as in `bounds`.
-        match unsafe { (*self.context).gso_segs } {
-            0 => 1,
-            segments => u64::from(segments),
+        let (segments, size) = unsafe { ((*self.context).gso_segs, (*self.context).gso_size) };
+        if segments != 0 {
+            return u64::from(segments);
         }
+        if size == 0 || !found.is_readable() {
+            return 1;
+        }
+        // A virtual machine's or a tunnel's: nobody has counted its segments yet. RFC 9293 §3.1: the header's length
+        // is in words, in the upper four bits of its thirteenth byte.
+        let transport = found.transport_at();
+        let words = self.bytes::<2>(transport + 12).map_or(5, |[offset, _]| u64::from(offset >> 4));
+        let payload = self.length().saturating_sub(transport as u64 + words * 4);
+        payload.div_ceil(u64::from(size)).max(1)
     }
 
     /// A tag travels beside the frame here.

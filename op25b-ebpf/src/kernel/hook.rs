@@ -10,7 +10,7 @@ use op25b_ebpf::{
     abi::Answer,
     address::Family,
     found::{FARTHEST, Found, Wrapping},
-    frame::{self, Extension, Look, Network, parse},
+    frame::{self, Extension, Look, Network, Tags, parse},
     packet::Packet,
     verdict::{Decision, Flow, Reason, Verdict, decide},
 };
@@ -23,7 +23,7 @@ use super::{
 
 /// The subprograms of one hook, and the frame that calls them.
 macro_rules! hook {
-    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $extension:ident, $judge:ident) => {
+    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident) => {
         impl Packet for $frame {
             #[inline(always)]
             fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -36,6 +36,11 @@ macro_rules! hook {
             }
 
             #[inline(always)]
+            fn read_one_way<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+                self.bytes_one_way(offset)
+            }
+
+            #[inline(always)]
             fn walk(&self, _: impl Look) -> Found {
                 Found($walk(self.context))
             }
@@ -44,6 +49,16 @@ macro_rules! hook {
             fn network(&self, network: Network, _: impl Look) -> Found {
                 let ipv6 = matches!(network.family, Family::Ipv6);
                 Found($network(self.context, network.at as u64, u64::from(ipv6)))
+            }
+
+            #[inline(always)]
+            fn all_tags(&self) -> Tags {
+                unpack_tags($all_tags(self.context))
+            }
+
+            #[inline(always)]
+            fn more_tags(&self, kind: u16, at: usize) -> Tags {
+                unpack_tags($more_tags(self.context, u64::from(kind), at as u64))
             }
 
             #[inline(always)]
@@ -80,12 +95,23 @@ macro_rules! hook {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $network(context: *mut $context, at: u64, ipv6: u64) -> u64 {
-            let at = at as usize;
-            if at > Network::FARTHEST {
-                return 0;
-            }
+            // A bound for the verifier; the walk has made sure of less.
+            let at = at as usize & FARTHEST;
             let family = if ipv6 == 0 { Family::Ipv4 } else { Family::Ipv6 };
             frame::network(&$frame { context }, Network { at, family }, Constants).0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $all_tags(context: *mut $context) -> u64 {
+            pack_tags(frame::all_tags(&$frame { context }))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $more_tags(context: *mut $context, kind: u64, at: u64) -> u64 {
+            let at = at as usize & FARTHEST;
+            pack_tags(frame::more_tags(&$frame { context }, kind as u16, at))
         }
 
         #[unsafe(no_mangle)]
@@ -107,7 +133,7 @@ macro_rules! hook {
                 return Verdict::Pass as u32;
             }
             maps::seen(found);
-            maps::count(decision.cell(flow.family()), frame.packets(), frame.length());
+            maps::count(decision.cell(flow.family()), frame.packets(found), frame.length());
             // The loader sets the level; at its default the verifier cuts this away.
             debug!(
                 &$logger::new(context),
@@ -122,8 +148,28 @@ macro_rules! hook {
     };
 }
 
-hook!(XdpFrame, xdp_md, XdpContext, op25b_walk_xdp, op25b_network_xdp, op25b_extension_xdp, op25b_judge_xdp);
-hook!(TcFrame, __sk_buff, TcContext, op25b_walk_tc, op25b_network_tc, op25b_extension_tc, op25b_judge_tc);
+hook!(
+    XdpFrame,
+    xdp_md,
+    XdpContext,
+    op25b_walk_xdp,
+    op25b_network_xdp,
+    op25b_all_tags_xdp,
+    op25b_more_tags_xdp,
+    op25b_extension_xdp,
+    op25b_judge_xdp
+);
+hook!(
+    TcFrame,
+    __sk_buff,
+    TcContext,
+    op25b_walk_tc,
+    op25b_network_tc,
+    op25b_all_tags_tc,
+    op25b_more_tags_tc,
+    op25b_extension_tc,
+    op25b_judge_tc
+);
 
 /// What happens to a frame. 99.9 % of traffic leaves at the first return: no map, no counter.
 #[inline(always)]
@@ -184,5 +230,26 @@ fn unpack(packed: u64) -> Extension {
         CUT => Extension::Cut,
         LATER_FRAGMENT => Extension::LaterFragment,
         _ => Extension::Passed(packed as u8, (packed >> 8) as usize & FARTHEST),
+    }
+}
+
+/// Tags as a subprogram returns them: the type in the low 16 bits, the offset above, how many name a VLAN above that.
+#[inline(always)]
+fn pack_tags(tags: Tags) -> u64 {
+    match tags {
+        Tags::Passed { kind, at, vlans } => u64::from(kind) | (at as u64) << 16 | (vlans as u64) << 32,
+        Tags::Cut => CUT,
+    }
+}
+
+#[inline(always)]
+fn unpack_tags(packed: u64) -> Tags {
+    match packed {
+        CUT => Tags::Cut,
+        _ => Tags::Passed {
+            kind: packed as u16,
+            at: (packed >> 16) as usize & FARTHEST,
+            vlans: (packed >> 32) as usize & 0xff,
+        },
     }
 }

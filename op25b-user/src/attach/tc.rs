@@ -13,12 +13,15 @@ use aya::programs::{
 };
 use nix::errno::Errno;
 
-use super::{Attached, Hook, open, pin};
+use super::{Attached, Hook, open, pin, program_name};
 use crate::{commands::No, document::Attach, instance::Instance, object::program, policy::Port};
 
 /// Where our classifier sits in the clsact qdisc: before all others, always the same, so that it can be replaced.
 const PRIORITY: u16 = 1;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
+const HANDLE: TcHandle = TcHandle::new(0, 0x25);
+
+/// Names by which a classifier of an earlier run is known; the kernel keeps 15 bytes of a name.
+const OURS: [&str; 2] = ["op25b_tc", "op25b_sample_tc"];
 
 const fn direction(attach: Attach) -> TcAttachType {
     match attach {
@@ -31,9 +34,16 @@ pub(super) fn attach(
     instance: &Instance,
     port: &Port,
     hook: Hook,
+    running: &[u32],
     program: &mut SchedClassifier,
 ) -> Result<Attached> {
-    if hook == Hook::Clsact { attach_clsact(port, program) } else { attach_tcx(instance, port, program) }
+    let ours =
+        || running.iter().any(|id| program_name(*id).is_some_and(|name| OURS.contains(&name.as_str())));
+    if hook == Hook::Clsact {
+        attach_clsact(port, ours(), program)
+    } else {
+        attach_tcx(instance, port, program)
+    }
 }
 
 fn attach_tcx(instance: &Instance, port: &Port, program: &mut SchedClassifier) -> Result<Attached> {
@@ -71,25 +81,29 @@ fn take(program: &mut SchedClassifier, id: SchedClassifierLinkId) -> Result<FdLi
     Ok(FdLink::try_from(program.take_link(id)?)?)
 }
 
-fn attach_clsact(port: &Port, program: &mut SchedClassifier) -> Result<Attached> {
+fn attach_clsact(port: &Port, ours: bool, program: &mut SchedClassifier) -> Result<Attached> {
     let direction = direction(port.attach);
     match qdisc_add_clsact(&port.name) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
         // An existing clsact qdisc is what is wanted; any other reason comes up again below.
         Err(error) => log::debug!("{}: clsact: {error}", port.name),
     }
-    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-    match program.attach_with_options(&port.name, direction, TcAttachOptions::Netlink(options)) {
-        Ok(id) => {
-            leave(program, id)?;
-            Ok(Attached::Anew)
-        }
-        // A filter is there already: ours of an earlier run, to be replaced.
-        Err(_) => {
-            replace_clsact(&port.name, port.attach, program)?;
-            Ok(Attached::Swapped)
-        }
+    if ours {
+        replace_clsact(&port.name, port.attach, program)?;
+        return Ok(Attached::Swapped);
     }
+    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+    let id = program.attach_with_options(&port.name, direction, TcAttachOptions::Netlink(options)).map_err(|error| {
+        No::Input(format!(
+            "{}: cannot attach to the clsact qdisc: {error}; `tc filter show dev {} {}` shows whether something else \
+             sits at preference {PRIORITY}, handle 0x25",
+            port.name,
+            port.name,
+            if port.attach == Attach::TcEgress { "egress" } else { "ingress" }
+        ))
+    })?;
+    leave(program, id)?;
+    Ok(Attached::Anew)
 }
 
 fn replace_clsact(interface: &str, attach: Attach, program: &mut SchedClassifier) -> Result<()> {

@@ -46,7 +46,8 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
             ))
             .into());
         }
-        ports.push((port, interface));
+        let running = attach::programs(&interface, &port.name, port.attach).await?;
+        ports.push((port, interface, running));
     }
     preflight::check()?;
     let lock = instance.lock()?;
@@ -125,6 +126,7 @@ type Logger = EbpfLogger<&'static dyn log::Log>;
 struct Ready<'a> {
     port: &'a Port,
     interface: &'a Interface,
+    running: &'a [u32],
     object: Ebpf,
 }
 
@@ -133,7 +135,7 @@ struct Ready<'a> {
 fn enforce(
     instance: &Instance,
     policy: &Policy,
-    ports: &[(&Port, Interface)],
+    ports: &[(&Port, Interface, Vec<u32>)],
     previous: Option<&Manifest>,
     mut manifest: Manifest,
     trace: bool,
@@ -145,7 +147,7 @@ fn enforce(
     remove_generations_but(instance, previous.map(|previous| previous.generation))?;
 
     let mut ready = Vec::new();
-    for (port, interface) in ports {
+    for (port, interface, running) in ports {
         let counters = instance.counters(&port.name, port.attach);
         fs::create_dir_all(&counters).with_context(|| format!("cannot make {}", counters.display()))?;
         fs::create_dir_all(&generation).with_context(|| format!("cannot make {}", generation.display()))?;
@@ -164,12 +166,12 @@ fn enforce(
         let sampling = pinned(hook.sampling_program())?;
         pinned(hook.sibling())?;
         manifest.interfaces.push(manifest::Interface::new(port, id, sampling));
-        ready.push(Ready { port, interface, object });
+        ready.push(Ready { port, interface, running, object });
     }
 
     let mut done: Vec<(&Port, Attached)> = Vec::new();
     for one in &mut ready {
-        match attach::attach(instance, one.port, one.interface, &mut one.object) {
+        match attach::attach(instance, one.port, one.interface, one.running, &mut one.object) {
             Ok(how) => done.push((one.port, how)),
             Err(error) => {
                 take_back(instance, previous, &done);

@@ -54,6 +54,8 @@ struct InterfaceStatus {
     name: String,
     role: String,
     mode: &'static str,
+    /// The kernel's mechanism: `xdp`, `tcx` or `clsact`.
+    hook: Hook,
     /// Whether the kernel runs this generation's program there.
     attached: bool,
     /// The kernel's number of this generation's program.
@@ -161,6 +163,7 @@ async fn look_at(instance: &Instance, known: &manifest::Interface) -> Result<Int
         name: known.name.clone(),
         role: known.role.clone(),
         mode: known.mode.name(),
+        hook: known.hook,
         attached: problem.is_none(),
         program: known.program,
         problem,

@@ -1257,6 +1257,24 @@ fn links(table: &mut Table) {
             blocked("residential").v6(),
         );
     }
+    // Linux takes any number of tags of VLAN 0 off, with VLANs configured or without.
+    for (count, name) in
+        [(6, "six"), (33, "thirty_three"), (129, "a_hundred_and_twenty_nine"), (365, "a_frame_full_of")]
+    {
+        let mut frame = Tcp::mail().within(v4()).frame();
+        frame.splice(12..12, [0x81, 0, 0xe0, 0].repeat(count));
+        table.customer(&format!("{name}_priority_tags_hide_nothing"), frame, blocked("residential"));
+    }
+    let mut frame = tags(Tcp::mail().within(v4()), 0x8100, 5).frame();
+    frame.splice(12..12, [0x88, 0xa8, 0, 0].repeat(4));
+    table.customer("five_vlans_below_four_priority_tags_hide_nothing", frame, blocked("residential"));
+    let mut frame = tags(Tcp::mail().within(v4()), 0x8100, 6).frame();
+    frame.splice(12..12, [0x88, 0xa8, 0, 0].repeat(4));
+    table.customer(
+        "six_vlans_below_four_priority_tags_are_not_looked_through",
+        frame,
+        other(Outcome::ManyTags),
+    );
     table.customer(
         "qinq_of_three_kinds_hides_nothing",
         Tcp::mail().within(v4()).within(Vlan(0x8100)).within(Vlan(0x88a8)).within(Vlan(0x9100)).frame(),

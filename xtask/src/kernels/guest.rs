@@ -16,7 +16,7 @@ use super::{CACHE, image};
 use crate::exec::command_line;
 
 /// How long a machine may run. Emulated, it is some twenty times slower than this one.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 /// How often a machine is looked at.
 const LOOK: Duration = Duration::from_millis(50);
