@@ -44,14 +44,14 @@ fn every_program_passes_the_verifier_within_the_budget_whatever_its_constants() 
     for link in [Link::Ethernet, Link::Ip] {
         for role in [Role::CUSTOMER, Role::UPSTREAM, Role::BOTH] {
             for softwire in [Softwire::Closed, Softwire::Outer, Softwire::Inner] {
-                for trace in [false, true] {
-                    let constants = Constants { link, role, softwire, trace };
-                    let mut object = object::create(&tables, constants, Maps::Own).unwrap();
-                    for name in programs() {
-                        let cost = verified(&mut object, name);
-                        let entry = worst.entry(name).or_insert(cost);
-                        *entry = (*entry).max(cost);
-                    }
+                // Logging has no branches that depend on the others.
+                let trace = softwire == Softwire::Inner && role == Role::BOTH;
+                let constants = Constants { link, role, softwire, trace };
+                let mut object = object::create(&tables, constants, Maps::Own).unwrap();
+                for name in programs() {
+                    let cost = verified(&mut object, name);
+                    let entry = worst.entry(name).or_insert(cost);
+                    *entry = (*entry).max(cost);
                 }
             }
         }

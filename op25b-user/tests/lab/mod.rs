@@ -494,6 +494,8 @@ impl<'n> Filter<'n> {
             bail!("`run` ended, {status}: {}", self.said());
         }
         ensure!(started, "`run` has not taken force: {}; status {status:?}", self.said());
+        // It is in force before it says so.
+        ensure!(eventually(|| self.said().contains("in force")), "`run` does not say so: {}", self.said());
         Ok(())
     }
 
