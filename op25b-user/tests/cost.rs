@@ -46,9 +46,10 @@ fn a_frame_that_is_not_mail_pays_a_few_nanoseconds() {
         // The least is what a program takes; what is above it is the machine's other work.
         let least = |of: fn(&(f64, f64)) -> f64| runs.iter().map(of).fold(f64::INFINITY, f64::min);
         let (floor, ours) = (least(|run| run.0), least(|run| run.1));
-        let over = ours - floor;
+        let (over, ratio) = (ours - floor, ours / floor);
         println!("cost: {name}: {ours:.0} ns, {over:.0} over an empty program ({floor:.0})");
-        assert!(over <= limit, "{name}: {over:.0} ns over an empty program, {limit} are allowed");
+        // A ratio, since machines differ; the nanoseconds above are for people.
+        assert!(ratio <= limit, "{name}: {ratio:.2} times an empty program, {limit} are allowed");
     }
 }
 
@@ -63,13 +64,13 @@ fn frames() -> [(&'static str, Vec<u8>, f64); 4] {
         [[0x88, 0xa8, 0, 9, 0x81, 0, 0, 9, 0x88, 0x64, 0x11, 0, 0, 1, 0, 62, 0, 0x57].as_slice()].concat();
     let ipv6 = [[0x60, 0, 0, 0, 0, 20, 6, 64].as_slice(), &[0x20; 32]].concat();
     [
-        ("IPv4 TCP to port 443", [ethernet([8, 0]), ipv4(6), tcp.clone()].concat(), 5.0),
-        ("IPv4 UDP", [ethernet([8, 0]), ipv4(17), tcp.clone()].concat(), 5.0),
-        ("IPv6 TCP to port 443", [ethernet([0x86, 0xdd]), ipv6.clone(), tcp.clone()].concat(), 6.0),
+        ("IPv4 TCP to port 443", [ethernet([8, 0]), ipv4(6), tcp.clone()].concat(), 1.5),
+        ("IPv4 UDP", [ethernet([8, 0]), ipv4(17), tcp.clone()].concat(), 1.5),
+        ("IPv6 TCP to port 443", [ethernet([0x86, 0xdd]), ipv6.clone(), tcp.clone()].concat(), 1.5),
         (
             "IPv6 TCP to port 443 in PPPoE in two VLAN tags",
             [vec![2; 12], qinq_pppoe, ipv6, tcp].concat(),
-            20.0,
+            2.2,
         ),
     ]
 }

@@ -4,9 +4,7 @@
 
 #[path = "cases/mod.rs"]
 mod cases;
-#[allow(dead_code, reason = "shared by all tests; this one needs the frames only")]
 mod frames;
-#[allow(dead_code, reason = "shared by all tests; this one needs the settings only")]
 mod ways;
 
 use std::{collections::BTreeSet, fs, path::Path};
