@@ -182,7 +182,7 @@ pub struct Range6 {
     pub reserved: u32,
 }
 
-/// Cells of one customer group in the counters of one interface: a power of two above [`Cell`]'s two families.
+/// Cells of one customer group in the counters of one interface: sixteen columns for each address family.
 pub const CELLS_OF_GROUP: u32 = 32;
 /// Cells of one interface: group 0 is "in no group".
 pub const CELLS: u32 = CELLS_OF_GROUP * (GROUPS as u32 + 1);
