@@ -100,7 +100,8 @@ impl Instance {
             .truncate(false)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        if file.try_lock().is_err() {
+        // `status` holds the lock for a moment to see whether somebody else does: not to be taken for a daemon.
+        if !patiently(Duration::from_secs(1), || file.try_lock().is_ok()) {
             let owner = read_pid(&mut file).map_or_else(String::new, |pid| format!(" (process {pid})"));
             return Err(No::Input(format!(
                 "instance {} is running already{owner}; stop it, or choose another --instance",
@@ -128,12 +129,8 @@ impl Instance {
         }
         let pid = read_pid(&mut file).with_context(|| format!("{} names no process", path.display()))?;
         kill(Pid::from_raw(pid), Signal::SIGTERM).with_context(|| format!("cannot end process {pid}"))?;
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(5) {
-            if file.try_lock().is_ok() {
-                return Ok(Some(file));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        if patiently(Duration::from_secs(5), || file.try_lock().is_ok()) {
+            return Ok(Some(file));
         }
         anyhow::bail!("process {pid} does not end");
     }
@@ -143,6 +140,18 @@ impl Instance {
     pub fn is_running(&self) -> bool {
         File::open(self.state().join("lock")).is_ok_and(|file| file.try_lock().is_err())
     }
+}
+
+/// Tries until it works or the time is over.
+fn patiently(limit: Duration, mut works: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !works() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 fn read_pid(file: &mut File) -> Option<i32> {
