@@ -15,4 +15,5 @@ pub mod object;
 pub mod policy;
 pub mod preflight;
 pub mod sample;
+pub mod situation;
 pub mod tables;

@@ -17,6 +17,7 @@ use crate::{
     document::{Attach, Mode},
     instance::Instance,
     policy::{Policy, Port},
+    situation::Situation,
 };
 
 /// The running generation.
@@ -92,7 +93,7 @@ impl Manifest {
                 .map(|group| Group { name: group.name.clone(), mode: group.mode.name().to_owned() })
                 .collect(),
             relays: policy.relays.iter().map(|relay| relay.name.clone()).collect(),
-            blocks: policy.blocks_something(),
+            blocks: Situation::now().blocks_something(policy),
         })
     }
 

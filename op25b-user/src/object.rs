@@ -22,7 +22,8 @@ use crate::{
     tables::{Table, Tables},
 };
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op25b-kernel"));
+/// The object as it was built.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op25b-kernel"));
 
 /// A structure of the ABI, as aya takes it.
 #[derive(Clone, Copy)]

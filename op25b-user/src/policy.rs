@@ -5,10 +5,11 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
     net::IpAddr,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use ipnetwork::IpNetwork;
+use jiff::{Timestamp, tz::TimeZone};
 use op25b_ebpf::abi::{GROUPS, MASK_BITS, Role};
 
 use crate::document::{
@@ -35,6 +36,10 @@ pub struct Policy {
     pub block_unknown: bool,
     /// Whether IPv4 in IPv6 is looked through.
     pub softwire: Option<IdentifyBy>,
+    /// Where dates without a time end.
+    pub timezone: TimeZone,
+    /// Files that belong to it beside the policy file itself, in the order in which it names them.
+    pub files: Vec<PathBuf>,
     /// What should be looked at, one line each.
     pub warnings: Vec<String>,
     /// Of the text, so that two routers can be compared: 16 hexadecimal digits.
@@ -57,8 +62,12 @@ pub struct Port {
 pub struct Relay {
     /// Its name in reports.
     pub name: String,
-    /// Its addresses.
+    /// Its addresses as they are written.
     pub prefixes: Vec<IpNetwork>,
+    /// What it is called in the DNS: resolved where no addresses are written, compared with them where they are.
+    pub hostname: Option<String>,
+    /// Where answers of the DNS must lie; empty: anywhere.
+    pub within: Vec<IpNetwork>,
 }
 
 /// A customer group.
@@ -78,6 +87,12 @@ pub struct Group {
     pub destinations: Vec<IpNetwork>,
     /// Packets from port 25, on `upstream` interfaces.
     pub return_path: Mode,
+    /// When `mode: enforce` begins; `monitor` until then.
+    pub enforce_from: Option<Timestamp>,
+    /// Many customers behind one address: nobody is told apart.
+    pub shared: bool,
+    /// Length of the prefix that is one IPv6 customer.
+    pub ipv6_source_length: u8,
 }
 
 /// An exemption or a quarantine.
@@ -91,6 +106,8 @@ pub struct Exception {
     pub ticket: Option<String>,
     /// A quarantine that leaves the relays.
     pub relays: bool,
+    /// The first moment at which it no longer holds.
+    pub expires: Option<Timestamp>,
 }
 
 /// What is wrong with a policy file, all of it, one line each.
@@ -143,14 +160,6 @@ impl Policy {
         let mut reader = Reader { path, text, entry: 0, errors: Vec::new(), warnings: Vec::new() };
         let policy = reader.policy(document, interfaces);
         if reader.errors.is_empty() { Ok(policy) } else { Err(Invalid { errors: reader.errors }) }
-    }
-
-    /// Whether anything at all can be dropped under it.
-    #[must_use]
-    pub fn blocks_something(&self) -> bool {
-        self.block_unknown
-            || !self.quarantine.is_empty()
-            || self.groups.iter().any(|group| group.mode == Mode::Enforce)
     }
 }
 
@@ -220,6 +229,7 @@ impl Reader<'_> {
                 reason: entry.reason.clone(),
                 ticket: entry.ticket.clone(),
                 relays: false,
+                expires: None,
             });
         }
         self.leave();
@@ -234,6 +244,7 @@ impl Reader<'_> {
                 reason: entry.reason.clone(),
                 ticket: entry.ticket.clone(),
                 relays: entry.relays,
+                expires: None,
             });
         }
         self.leave();
@@ -259,6 +270,8 @@ impl Reader<'_> {
             quarantine,
             block_unknown,
             softwire: document.softwire.map(|softwire| softwire.identify_by),
+            timezone: TimeZone::UTC,
+            files: Vec::new(),
             warnings: std::mem::take(&mut self.warnings),
             hash: hash(self.text),
         }
@@ -370,7 +383,7 @@ impl Reader<'_> {
             }
             let prefixes = self.prefixes("addresses:", &format!("relay {}", relay.name), &relay.addresses);
             self.unique(&format!("relay {}", relay.name), &prefixes);
-            relays.push(Relay { name: relay.name.clone(), prefixes });
+            relays.push(Relay { name: relay.name.clone(), prefixes, hostname: None, within: Vec::new() });
         }
         self.leave();
         relays
@@ -445,6 +458,9 @@ impl Reader<'_> {
                 relays: allowed,
                 destinations,
                 return_path: group.return_path.unwrap_or(Mode::Monitor),
+                enforce_from: None,
+                shared: false,
+                ipv6_source_length: 64,
             });
         }
         self.leave();

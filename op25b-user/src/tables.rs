@@ -15,6 +15,7 @@ use op25b_ebpf::{
 use crate::{
     document::{Action, Mode},
     policy::{Group, Policy},
+    situation::Situation,
 };
 
 /// The tables of one generation, shared by its interfaces.
@@ -66,19 +67,23 @@ enum Says {
 type Span<V> = (u128, u128, V);
 
 impl Tables {
-    /// Compiles a policy. `number` gives each group the number its counters have had so far.
+    /// Compiles a policy as it is in a situation. `number` gives each group the number its counters have had so far.
     ///
     /// # Errors
     ///
     /// When a table has more ranges than the lookup can halve.
-    pub fn compile(policy: &Policy, number: impl Fn(&str) -> u32) -> Result<Self, TooLarge> {
+    pub fn compile(
+        policy: &Policy,
+        situation: &Situation,
+        number: impl Fn(&str) -> u32,
+    ) -> Result<Self, TooLarge> {
         let mut customers = [Vec::new(), Vec::new()];
         let mut servers = [Vec::new(), Vec::new()];
         let mut groups = vec![abi::Group::default()];
         let mut scopes = 0;
 
         for (bit, relay) in policy.relays.iter().enumerate() {
-            add(&mut servers, &relay.prefixes, Server { relays: 1 << bit, scopes: 0 });
+            add(&mut servers, &situation.addresses(relay), Server { relays: 1 << bit, scopes: 0 });
         }
         for group in &policy.groups {
             let number = number(&group.name);
@@ -92,12 +97,13 @@ impl Tables {
             if groups.len() <= position {
                 groups.resize(position + 1, abi::Group::default());
             }
-            groups[position] = compiled(group, scope);
+            groups[position] = compiled(group, situation.mode(group), scope);
         }
-        for entry in &policy.exemptions {
+        for entry in policy.exemptions.iter().filter(|entry| situation.holds(entry)) {
             add(&mut customers, &entry.prefixes, Says::Exempt);
         }
-        for entry in &policy.quarantine {
+        let quarantine = policy.quarantine.iter().filter(|entry| situation.holds(entry));
+        for entry in quarantine.filter(|_| situation.quarantines()) {
             add(&mut customers, &entry.prefixes, Says::Quarantined { relays: entry.relays });
         }
 
@@ -135,7 +141,7 @@ impl Tables {
             servers6: Table::compile(&servers6)?,
             servers: known,
             groups,
-            block_unknown: policy.block_unknown,
+            block_unknown: situation.blocks_unknown(policy),
         })
     }
 }
@@ -153,22 +159,22 @@ fn customer_within(around: Customer, own: Says) -> Customer {
     })
 }
 
-fn compiled(group: &Group, scope: u64) -> abi::Group {
+fn compiled(group: &Group, mode: Mode, scope: u64) -> abi::Group {
     abi::Group {
         relays: group.relays.iter().fold(0, |mask, bit| mask | 1 << bit),
         scope,
-        mode: mode(group.mode) as u8,
+        mode: number(mode) as u8,
         action: match group.action {
             Action::Drop => Verdict::Drop,
             Action::Reset => Verdict::Reset,
             Action::Notice => Verdict::Notice,
         } as u8,
-        return_path: mode(group.return_path) as u8,
+        return_path: number(group.return_path) as u8,
         reserved: [0; 5],
     }
 }
 
-const fn mode(mode: Mode) -> abi::Mode {
+const fn number(mode: Mode) -> abi::Mode {
     match mode {
         Mode::Off => abi::Mode::Off,
         Mode::Monitor => abi::Mode::Monitor,

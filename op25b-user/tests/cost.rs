@@ -10,6 +10,7 @@ use op25b::{
     document,
     object::{self, Constants, Maps, program},
     policy::{Override, Policy},
+    situation::Situation,
     tables::Tables,
 };
 use op25b_ebpf::abi::{Link, Role, Softwire};
@@ -25,7 +26,7 @@ unknown_sources: pass
 fn tables() -> Tables {
     let document = document::parse(POLICY, "policy").unwrap();
     let policy = Policy::from_document(document, "policy", POLICY, &Override::default()).unwrap();
-    Tables::compile(&policy, |_| 1).unwrap()
+    Tables::compile(&policy, &Situation::default(), |_| 1).unwrap()
 }
 
 #[test]

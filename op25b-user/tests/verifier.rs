@@ -1,14 +1,17 @@
-//! What the programs cost the verifier: every program, under all constants that it can have.
+//! What the programs cost the verifier: every program's instructions, under all constants that it can have, and its
+//! stack.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use aya::Ebpf;
+use aya_obj::{Object, generated::bpf_insn};
 use op25b::{
     document,
     object::{self, Constants, Maps, program},
     policy::{Override, Policy},
+    situation::Situation,
     tables::Tables,
 };
 use op25b_ebpf::abi::{Link, Role, Softwire};
@@ -27,7 +30,7 @@ unknown_sources: pass
 fn tables() -> Tables {
     let document = document::parse(POLICY, "policy").unwrap();
     let policy = Policy::from_document(document, "policy", POLICY, &Override::default()).unwrap();
-    Tables::compile(&policy, |_| 1).unwrap()
+    Tables::compile(&policy, &Situation::default(), |_| 1).unwrap()
 }
 
 fn verified(object: &mut Ebpf, name: &str) -> (u32, u32) {
@@ -59,6 +62,61 @@ fn every_program_passes_the_verifier_within_the_budget_whatever_its_constants() 
     for (name, (verified, translated)) in worst {
         println!("verifier: {name}: {verified} instructions verified, {translated} loaded, at most");
         assert!(verified <= INSTRUCTIONS, "{name}: {verified} instructions, {INSTRUCTIONS} are the budget");
+    }
+}
+
+/// What the kernel allows a program and all that it calls (`MAX_BPF_STACK`).
+const STACK: u32 = 512;
+
+/// The frame pointer.
+const R10: u8 = 10;
+
+/// Bytes below the frame pointer that one instruction reaches.
+fn reach(instructions: &[bpf_insn], at: usize) -> u32 {
+    let instruction = &instructions[at];
+    let depth = match instruction.code & 7 {
+        // Loads from the frame, stores to it.
+        1 if instruction.src_reg() == R10 => -i32::from(instruction.off),
+        2 | 3 if instruction.dst_reg() == R10 => -i32::from(instruction.off),
+        // `rN = r10`, then `rN += -depth`: the address of a local.
+        7 if instruction.code == 0xbf && instruction.src_reg() == R10 => {
+            let register = instruction.dst_reg();
+            let next = instructions.get(at + 1..at + 4).unwrap_or_default();
+            let add = next.iter().find(|next| next.code == 0x07 && next.dst_reg() == register);
+            add.map_or(0, |add| -add.imm)
+        }
+        _ => 0,
+    };
+    u32::try_from(depth).unwrap_or(0)
+}
+
+/// The deepest chain of calls from the function that starts at `start`, each frame as the verifier rounds it.
+fn chain(instructions: &[bpf_insn], starts: &BTreeSet<usize>, start: usize) -> u32 {
+    let end = starts.range(start + 1..).next().copied().unwrap_or(instructions.len());
+    let own = (start..end).map(|at| reach(instructions, at)).max().unwrap_or(0);
+    let called = calls(instructions, start..end).map(|callee| chain(instructions, starts, callee));
+    own.max(1).next_multiple_of(32) + called.max().unwrap_or(0)
+}
+
+/// Where the functions start that these instructions call.
+fn calls(instructions: &[bpf_insn], range: std::ops::Range<usize>) -> impl Iterator<Item = usize> {
+    range
+        .filter(|at| instructions[*at].code == 0x85 && instructions[*at].src_reg() == 1)
+        .map(|at| (at as i64 + 1 + i64::from(instructions[at].imm)) as usize)
+}
+
+#[test]
+fn every_program_and_all_that_it_calls_fit_the_stack() {
+    let mut object = Object::parse(object::OBJECT).unwrap();
+    let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+    object.relocate_calls(&sections).unwrap();
+    let programs: BTreeMap<_, _> = object.programs.iter().collect();
+    for (name, program) in programs {
+        let instructions = &object.functions[&program.function_key()].instructions;
+        let starts = [0].into_iter().chain(calls(instructions, 0..instructions.len())).collect();
+        let stack = chain(instructions, &starts, 0);
+        println!("verifier: {name}: {stack} bytes of stack along the deepest chain of calls");
+        assert!(stack <= STACK, "{name}: {stack} bytes of stack, {STACK} are there");
     }
 }
 

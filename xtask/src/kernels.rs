@@ -9,13 +9,14 @@ mod outcome;
 mod sources;
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use checks::Checks;
@@ -70,6 +71,7 @@ pub(crate) fn run(chosen: &[Kernel]) -> Result<()> {
     root::require("cargo xtask kernels")?;
     setup::run()?;
     root::mount_bpffs()?;
+    let _lock = lock()?;
     let checks = Checks::build()?;
     let chosen = |kernel: &Kernel| chosen.is_empty() || chosen.contains(kernel);
     let kernels: Vec<Kernel> = Kernel::value_variants().iter().copied().filter(chosen).collect();
@@ -79,6 +81,17 @@ pub(crate) fn run(chosen: &[Kernel]) -> Result<()> {
     }
     println!("all {} kernels are ok", kernels.len());
     Ok(())
+}
+
+/// Held, so that two runs never write one cache or one console.
+fn lock() -> Result<File> {
+    fs::create_dir_all(CACHE).with_context(|| format!("cannot create {CACHE}"))?;
+    let path = Path::new(CACHE).join("lock");
+    let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    if lock.try_lock().is_err() {
+        bail!("another run holds {}", path.display());
+    }
+    Ok(lock)
 }
 
 /// Returns how many failed.

@@ -7,6 +7,7 @@ use super::{No, print, print_json};
 use crate::{
     cli,
     policy::{Override, Policy},
+    situation::Situation,
     tables::{Entry, Table, Tables},
 };
 
@@ -54,7 +55,7 @@ impl Size {
 pub(super) fn check(arguments: &cli::Check) -> Result<()> {
     let report = match Policy::read(&arguments.policy, &Override::default()) {
         Err(invalid) => Report { errors: invalid.errors, ..Report::default() },
-        Ok(policy) => match Tables::compile(&policy, |name| position(&policy, name)) {
+        Ok(policy) => match Tables::compile(&policy, &Situation::now(), |name| position(&policy, name)) {
             Err(error) => Report { errors: vec![error.to_string()], ..Report::default() },
             Ok(tables) => Report {
                 valid: true,

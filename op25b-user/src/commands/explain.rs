@@ -15,6 +15,7 @@ use crate::{
     object::{self, Constants, Maps, program},
     policy::{Override, Policy},
     preflight,
+    situation::Situation,
     tables::Tables,
 };
 
@@ -55,7 +56,7 @@ pub(super) const fn role(name: RoleName) -> Role {
 }
 
 fn by_policy(policy: &Policy, role: Role, frame: &[u8]) -> Result<Explanation> {
-    let tables = Tables::compile(policy, |name| position(policy, name))
+    let tables = Tables::compile(policy, &Situation::now(), |name| position(policy, name))
         .map_err(|error| No::Input(error.to_string()))?;
     let constants = Constants::new(policy, role, Link::Ethernet);
     let mut object = object::create(&tables, constants, Maps::Own)?;

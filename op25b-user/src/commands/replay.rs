@@ -32,6 +32,7 @@ use crate::{
     object::{self, Constants, Maps, program},
     policy::{Override, Policy},
     preflight,
+    situation::Situation,
     tables::Tables,
 };
 
@@ -152,7 +153,7 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(policy: &'a Policy, role: Role) -> Result<Self> {
-        let tables = Tables::compile(policy, |name| position(policy, name))
+        let tables = Tables::compile(policy, &Situation::now(), |name| position(policy, name))
             .map_err(|error| No::Input(error.to_string()))?;
         Ok(Self { policy, tables, role, loaded: [None, None] })
     }

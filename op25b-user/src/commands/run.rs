@@ -18,6 +18,7 @@ use crate::{
     object::{self, Constants, Maps},
     policy::{Override, Policy, Port},
     preflight,
+    situation::Situation,
     tables::Tables,
 };
 
@@ -140,8 +141,9 @@ fn enforce(
     mut manifest: Manifest,
     trace: bool,
 ) -> Result<Vec<Logger>> {
-    let tables = Tables::compile(policy, |name| manifest.numbers.get(name).copied().unwrap_or(0))
-        .map_err(|error| No::Input(error.to_string()))?;
+    let tables =
+        Tables::compile(policy, &Situation::now(), |name| manifest.numbers.get(name).copied().unwrap_or(0))
+            .map_err(|error| No::Input(error.to_string()))?;
     let generation = instance.generation(manifest.generation);
     // What a crash left of a generation that never took force.
     remove_generations_but(instance, previous.map(|previous| previous.generation))?;

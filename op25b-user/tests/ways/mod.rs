@@ -13,6 +13,7 @@ use op25b::{
     document,
     object::{self, Constants, Maps, Wire, program},
     policy::{Override, Policy},
+    situation::Situation,
     tables::Tables,
 };
 use op25b_ebpf::{
@@ -111,7 +112,8 @@ impl Office {
         let policy = Policy::from_document(document, "lab.yaml", text, &Override::default())
             .expect("the lab's policy is valid");
         let number = |name: &str| number(&policy, name);
-        let tables = Tables::compile(&policy, number).expect("the lab's tables are small");
+        let tables =
+            Tables::compile(&policy, &Situation::default(), number).expect("the lab's tables are small");
         Self { policy, tables }
     }
 

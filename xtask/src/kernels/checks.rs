@@ -10,11 +10,36 @@ use serde_json::Value;
 use super::outcome::Outcome;
 use crate::exec::read;
 
-/// Integration tests of op25b-user that load the object into the kernel.
-const TESTS: &[&str] = &["cases", "attach"];
+/// Integration tests of op25b-user that ask the kernel, and of each the tests whose answer can differ from kernel to
+/// kernel; none named: all of them. An emulated machine is some twenty times slower than this one, so what is the
+/// loader's own logic runs here only.
+const TESTS: &[(&str, &[&str])] = &[
+    ("cases", &[]),
+    ("verifier", &[]),
+    (
+        "attach",
+        &[
+            "port_25_never_arrives",
+            "counters_are_exactly",
+            "sigkill_leaves",
+            "run_again_swaps",
+            "detach_removes",
+        ],
+    ),
+    (
+        "tc",
+        &[
+            "tc_ingress_blocks",
+            "tc_egress_of_the_uplink",
+            "without_ethernet_header_is_filtered",
+            "somebody_else",
+            "run_again_swaps",
+        ],
+    ),
+];
 
 /// Seconds that one check may take, in an emulated machine beside others.
-const LIMIT: u32 = 900;
+const LIMIT: u32 = 480;
 
 /// Starts the lines with which the script tells its reader where it is.
 pub(super) const MARK: &str = "@op25b ";
@@ -41,7 +66,7 @@ impl Checks {
             Command::new("cargo")
                 .args(["test", "--no-run", "--package", "op25b-user"])
                 .args(["--message-format", "json-render-diagnostics"])
-                .args(TESTS.iter().flat_map(|test| ["--test", test])),
+                .args(TESTS.iter().flat_map(|(test, _)| ["--test", test])),
         )?;
         let artifacts: Vec<Value> =
             messages.lines().filter_map(|message| serde_json::from_str(message).ok()).collect();
@@ -60,10 +85,10 @@ impl Checks {
             ),
         }];
         let mut programs = vec![op25b];
-        for name in TESTS {
+        for (name, only) in TESTS {
             let test = executable(&artifacts, "test", name)?;
             // Captured and shown at the end, so that no line of a test is mixed with one of its harness.
-            let command = format!("'{}' --show-output --test-threads=1", test.display());
+            let command = format!("'{}' --show-output --test-threads=1 {}", test.display(), only.join(" "));
             checks.push(Check { name, expected: "", command });
             programs.push(test);
         }

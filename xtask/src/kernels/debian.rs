@@ -29,7 +29,6 @@ pub(super) fn kernel(suite: &str, cache: &Path) -> Result<Kernel> {
     if let Some(kernel) = find(&kept) {
         return Ok(kernel);
     }
-    fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
     // Beside its place, so that it gets there whole or not at all.
     let download = tempfile::tempdir_in(cache)?;
     let unpacked = download.path().join("unpacked");
