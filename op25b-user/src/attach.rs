@@ -8,7 +8,6 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Ebpf,
     programs::{
         ProgramInfo,
         links::{FdLink, PinnedLink},
@@ -23,7 +22,6 @@ use crate::{
     instance::Instance,
     interface::{self, Interface},
     object::program,
-    policy::Port,
 };
 
 /// The kernel's mechanism behind an `attach` word.
@@ -94,23 +92,24 @@ pub enum Attached {
     Swapped,
 }
 
-/// Puts a loaded program in force on a port, where `running` is at the hook. It outlives this process.
+/// Puts a generation's pinned program in force on an interface, where `running` is at the hook. It outlives this
+/// process.
 ///
 /// # Errors
 ///
 /// When the interface cannot take it: in words, with the cure.
 pub fn attach(
     instance: &Instance,
-    port: &Port,
+    generation: u64,
     interface: &Interface,
+    attach: Attach,
     running: &[u32],
-    object: &mut Ebpf,
 ) -> Result<Attached> {
-    let hook = Hook::of(port.attach);
-    let program = object.program_mut(hook.program()).context("the object has no program to attach")?;
+    let hook = Hook::of(attach);
+    let program = instance.program(generation, hook.program(), &interface.name, attach);
     match hook {
-        Hook::Xdp => xdp::attach(instance, port, interface, program.try_into()?),
-        Hook::Tcx | Hook::Clsact => tc::attach(instance, port, hook, running, program.try_into()?),
+        Hook::Xdp => xdp::attach(instance, interface, attach, &program),
+        Hook::Tcx | Hook::Clsact => tc::attach(instance, &interface.name, attach, running, &program),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use log::LevelFilter;
 
 /// Outbound port 25 blocking for Linux edge routers, in XDP
@@ -27,6 +28,16 @@ pub enum Command {
     Run(Run),
     /// Tell whether a policy file is valid, what to look at, and how large it compiles
     Check(Check),
+    /// Put the policy file in force again, after it was changed
+    Reload,
+    /// Put another policy in force; it becomes the policy file when all is well
+    Apply(Apply),
+    /// Keep what was applied for a trial
+    Confirm,
+    /// Block nothing for a while, without detaching
+    Suspend(Suspend),
+    /// Block again
+    Resume,
     /// Tell what happens to one frame, and why, by sending it through the real kernel program
     Explain(Explain),
     /// Tell what happens to every frame of a capture, by sending each through the real kernel program
@@ -51,9 +62,48 @@ pub struct Run {
     /// Interface where frames from the Internet arrive; replaces the policy's interfaces
     #[arg(long, value_name = "IF")]
     pub upstream: Vec<String>,
+    /// Put the policy file in force whenever it changes
+    #[arg(long)]
+    pub watch: bool,
+    /// Let dates come by a clock that the kernel does not know to be right
+    #[arg(long)]
+    pub trust_clock: bool,
     /// Log each judged frame in the kernel: for the lab, not for a router under load
     #[arg(long)]
     pub trace_frames: bool,
+}
+
+/// `op25b apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The policy file to put in force
+    #[arg(required_unless_present = "rollback", value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Go back by itself after this long, for example 5m, unless `op25b confirm` comes
+    #[arg(long, value_name = "DURATION")]
+    pub confirm: Option<humantime::Duration>,
+    /// Go back to the policy that was in force before
+    #[arg(long, conflicts_with_all = ["policy", "confirm"])]
+    pub rollback: bool,
+}
+
+/// `op25b suspend`.
+#[derive(Debug, Args)]
+pub struct Suspend {
+    /// Only this group; can be given several times
+    #[arg(long, value_name = "NAME")]
+    pub group: Vec<String>,
+    /// How long, for example 2h
+    #[arg(
+        long = "for",
+        value_name = "DURATION",
+        required_unless_present = "until",
+        conflicts_with = "until"
+    )]
+    pub length: Option<humantime::Duration>,
+    /// Until when, for example 2008-04-01T06:00:00+09:00
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<Timestamp>,
 }
 
 /// `op25b check`.

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod change;
 mod check;
 mod detach;
 mod explain;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use crate::{
     cli::{Cli, Command},
+    control::Order,
     instance::Instance,
 };
 
@@ -49,6 +51,11 @@ pub fn run(cli: Cli) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Run(arguments) => run::run(&instance, &arguments).await,
+            Command::Reload => change::order(&instance, Order::Reload).await,
+            Command::Apply(arguments) => change::apply(&instance, &arguments).await,
+            Command::Confirm => change::order(&instance, Order::Confirm).await,
+            Command::Suspend(arguments) => change::suspend(&instance, &arguments).await,
+            Command::Resume => change::order(&instance, Order::Resume).await,
             Command::Check(arguments) => check::check(&arguments),
             Command::Explain(arguments) => explain::explain(&instance, &arguments),
             Command::Replay(arguments) => replay::replay(&arguments),

@@ -19,6 +19,8 @@ use crate::{commands::No, document::Attach};
 pub const BPFFS: &str = "/sys/fs/bpf";
 /// State that lives as long as the pins: until the next boot.
 const STATE: &str = "/run/op25b";
+/// State that outlives a boot.
+const PERSISTENT: &str = "/var/lib/op25b";
 
 /// One filter on this router.
 #[derive(Clone, Debug)]
@@ -82,6 +84,18 @@ impl Instance {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         Path::new(STATE).join(&self.name)
+    }
+
+    /// The directory of what outlives a boot.
+    #[must_use]
+    pub fn persistent(&self) -> PathBuf {
+        Path::new(PERSISTENT).join(&self.name)
+    }
+
+    /// Where its daemon listens to the commands that change something.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.state().join("socket")
     }
 
     /// Takes the instance for this process, until the file is closed.

@@ -88,9 +88,13 @@ fn read(message: LinkMessage) -> Interface {
 ///
 /// When it is not.
 pub async fn require(name: &str) -> Result<Interface> {
-    find(name).await?.ok_or_else(|| {
-        No::Input(format!("interface {name} does not exist; `ip link` lists those that do")).into()
-    })
+    find(name).await?.ok_or_else(|| missing(name))
+}
+
+/// Says that there is none of this name.
+#[must_use]
+pub fn missing(name: &str) -> anyhow::Error {
+    No::Input(format!("interface {name} does not exist; `ip link` lists those that do")).into()
 }
 
 fn xdp_program(attributes: &[LinkXdp]) -> Option<u32> {

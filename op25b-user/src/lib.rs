@@ -1,19 +1,27 @@
 //! The userspace half of op25b: policy, tables, loading and swapping, counters, and what people see of them. Knows
 //! nothing of packet offsets.
 
+pub mod archive;
 pub mod attach;
 pub mod capture;
 pub mod cli;
+pub mod clock;
 pub mod commands;
+pub mod control;
 pub mod counters;
+pub mod daemon;
 pub mod document;
+pub mod durable;
 pub mod explain;
+pub mod generation;
 pub mod instance;
 pub mod interface;
+pub mod links;
 pub mod manifest;
 pub mod object;
 pub mod policy;
 pub mod preflight;
 pub mod sample;
 pub mod situation;
+pub mod state;
 pub mod tables;

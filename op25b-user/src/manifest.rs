@@ -4,10 +4,10 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use op25b_ebpf::abi::{self, GROUPS, Role};
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +15,11 @@ use crate::{
     attach::Hook,
     commands::No,
     document::{Attach, Mode},
+    durable,
     instance::Instance,
-    policy::{Policy, Port},
-    situation::Situation,
+    interface,
+    policy::{Override, Policy, Port},
+    situation::{Change, Situation, Suspended},
 };
 
 /// The running generation.
@@ -27,12 +29,20 @@ pub struct Manifest {
     pub abi: u32,
     /// Counts up with each change.
     pub generation: u64,
-    /// Seconds since 1970 when it took force.
-    pub since: u64,
+    /// When it took force.
+    pub since: Timestamp,
     /// The policy file, absolute.
     pub policy: PathBuf,
     /// Of the policy's text.
     pub hash: String,
+    /// Interfaces given on the command line.
+    pub overridden: Override,
+    /// The dates that had come when it was made.
+    pub moment: Timestamp,
+    /// What is suspended.
+    pub suspended: Suspended,
+    /// What will happen by itself, the earliest first; at most [`UPCOMING`] changes.
+    pub upcoming: Vec<Change>,
     /// Where it is attached.
     pub interfaces: Vec<Interface>,
     /// Every group there ever was, with the number that its counters have.
@@ -52,6 +62,10 @@ pub struct Interface {
     pub name: String,
     /// `customer`, `upstream` or `both`.
     pub role: String,
+    /// Its number when it was attached.
+    pub index: u32,
+    /// Whether its frames start with an Ethernet header.
+    pub ethernet: bool,
     /// How it is attached.
     pub mode: Attach,
     /// The kernel's mechanism behind that.
@@ -62,12 +76,15 @@ pub struct Interface {
     pub sampling_program: u32,
 }
 
+/// Upcoming changes that a manifest names.
+pub const UPCOMING: usize = 16;
+
 /// A group of the policy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Group {
     /// Its name.
     pub name: String,
-    /// `off`, `monitor` or `enforce`.
+    /// `off`, `monitor` or `enforce`, as it is now.
     pub mode: String,
 }
 
@@ -77,23 +94,41 @@ impl Manifest {
     /// # Errors
     ///
     /// When there have been more groups than the counters have cells for.
-    pub fn following(previous: Option<&Self>, policy: &Policy, path: &Path) -> Result<Self> {
+    pub fn following(
+        previous: Option<&Self>,
+        policy: &Policy,
+        situation: &Situation,
+        path: &Path,
+        overridden: &Override,
+    ) -> Result<Self> {
         let numbers = number(previous.map(|manifest| &manifest.numbers), policy)?;
         Ok(Self {
             abi: abi::VERSION,
             generation: previous.map_or(0, |manifest| manifest.generation) + 1,
-            since: now(),
+            since: Timestamp::now(),
             policy: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             hash: policy.hash.clone(),
+            overridden: overridden.clone(),
+            moment: situation.moment,
+            suspended: situation.suspended.clone(),
+            upcoming: policy
+                .changes()
+                .into_iter()
+                .filter(|change| change.at > situation.moment)
+                .take(UPCOMING)
+                .collect(),
             interfaces: Vec::new(),
             numbers,
             groups: policy
                 .groups
                 .iter()
-                .map(|group| Group { name: group.name.clone(), mode: group.mode.name().to_owned() })
+                .map(|group| Group {
+                    name: group.name.clone(),
+                    mode: situation.mode(group).name().to_owned(),
+                })
                 .collect(),
             relays: policy.relays.iter().map(|relay| relay.name.clone()).collect(),
-            blocks: Situation::now().blocks_something(policy),
+            blocks: situation.blocks_something(policy),
         })
     }
 
@@ -103,25 +138,40 @@ impl Manifest {
     ///
     /// When it is there and cannot be read.
     pub fn read(instance: &Instance) -> Result<Option<Self>> {
-        let path = path(instance);
-        let text = match fs::read_to_string(&path) {
+        Self::read_file(instance, &path(instance))
+    }
+
+    /// Reads the one that was being put in force when the daemon died; `None` where it did not.
+    ///
+    /// # Errors
+    ///
+    /// When it is there and cannot be read.
+    pub fn interrupted(instance: &Instance) -> Result<Option<Self>> {
+        Self::read_file(instance, &journal(instance))
+    }
+
+    fn read_file(instance: &Instance, path: &Path) -> Result<Option<Self>> {
+        let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(No::Input(format!("{}: not permitted; run it as root", path.display())).into());
+            }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let manifest: Self =
-            serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
-        if manifest.abi != abi::VERSION {
+        let damaged = || format!("{} is damaged; `op25b detach` removes the filter", path.display());
+        let Version { abi: version } = serde_json::from_str(&text).with_context(damaged)?;
+        if version != abi::VERSION {
             return Err(No::Input(format!(
                 "instance {} was attached by another version of op25b (layout {}, this one has {}); \
                  `op25b detach` with that version, or with this one, removes it",
                 instance.name(),
-                manifest.abi,
+                version,
                 abi::VERSION
             ))
             .into());
         }
-        Ok(Some(manifest))
+        Ok(Some(serde_json::from_str(&text).with_context(damaged)?))
     }
 
     /// Reads the one in force.
@@ -145,12 +195,42 @@ impl Manifest {
     ///
     /// When the disk does not take it.
     pub fn write(&self, instance: &Instance) -> Result<()> {
-        let path = path(instance);
-        let beside = path.with_extension("new");
-        let text = serde_json::to_string_pretty(self)?;
-        fs::write(&beside, text)
-            .and_then(|()| fs::rename(&beside, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        durable::replace(&path(instance), &serde_json::to_string_pretty(self)?)
+    }
+
+    /// Notes that it is being put in force: whoever comes next completes or reverts that.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not take it.
+    pub fn begin(&self, instance: &Instance) -> Result<()> {
+        durable::replace(&journal(instance), &serde_json::to_string_pretty(self)?)
+    }
+
+    /// Makes it the one in force, in one step.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not take it.
+    pub fn commit(&self, instance: &Instance) -> Result<()> {
+        let (from, to) = (journal(instance), path(instance));
+        fs::rename(&from, &to)
+            .with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
+    }
+
+    /// Notes that nothing is being put in force any more.
+    ///
+    /// # Errors
+    ///
+    /// When the note stays.
+    pub fn give_up(instance: &Instance) -> Result<()> {
+        durable::remove(&journal(instance))
+    }
+
+    /// The entry of an interface at a hook.
+    #[must_use]
+    pub fn interface(&self, name: &str, mode: Attach) -> Option<&Interface> {
+        self.interfaces.iter().find(|known| known.name == name && known.mode == mode)
     }
 
     /// The name of a group by its number.
@@ -170,10 +250,12 @@ impl Manifest {
 impl Interface {
     /// The entry of a port.
     #[must_use]
-    pub fn new(port: &Port, program: u32, sampling_program: u32) -> Self {
+    pub fn new(port: &Port, interface: &interface::Interface, program: u32, sampling_program: u32) -> Self {
         Self {
             name: port.name.clone(),
             role: role_name(port.role).to_owned(),
+            index: interface.index,
+            ethernet: interface.ethernet,
             mode: port.attach,
             hook: Hook::of(port.attach),
             program,
@@ -227,12 +309,16 @@ fn number(previous: Option<&BTreeMap<String, u32>>, policy: &Policy) -> Result<B
     Ok(numbers)
 }
 
+/// What every version of the file has.
+#[derive(Deserialize)]
+struct Version {
+    abi: u32,
+}
+
 fn path(instance: &Instance) -> PathBuf {
     instance.state().join("generation.json")
 }
 
-/// Seconds since 1970.
-#[must_use]
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+fn journal(instance: &Instance) -> PathBuf {
+    instance.state().join("journal.json")
 }

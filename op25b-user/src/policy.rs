@@ -11,6 +11,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use jiff::{Timestamp, tz::TimeZone};
 use op25b_ebpf::abi::{GROUPS, MASK_BITS, Role};
+use serde::{Deserialize, Serialize};
 
 use crate::document::{
     self, Action, Attach, Document, IdentifyBy, Interface, Ipv6, Mode, UnknownSources, Unsupported,
@@ -126,7 +127,7 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 /// Interfaces given on the command line; they replace the policy's, since they differ per router.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Override {
     /// `--customer`.
     pub customer: Vec<String>,

@@ -51,7 +51,7 @@ impl Suspended {
 }
 
 /// Something that happens by itself at its moment.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Change {
     /// When.
     pub at: Timestamp,

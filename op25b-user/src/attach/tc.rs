@@ -14,7 +14,7 @@ use aya::programs::{
 use nix::errno::Errno;
 
 use super::{Attached, Hook, open, pin, program_name};
-use crate::{commands::No, document::Attach, instance::Instance, object::program, policy::Port};
+use crate::{commands::No, document::Attach, instance::Instance, object::program};
 
 /// Where our classifier sits in the clsact qdisc: before all others, always the same, so that it can be replaced.
 const PRIORITY: u16 = 1;
@@ -32,26 +32,37 @@ const fn direction(attach: Attach) -> TcAttachType {
 
 pub(super) fn attach(
     instance: &Instance,
-    port: &Port,
-    hook: Hook,
+    interface: &str,
+    attach: Attach,
     running: &[u32],
-    program: &mut SchedClassifier,
+    program: &Path,
 ) -> Result<Attached> {
+    let mut program = from_pin(program)?;
     let ours =
         || running.iter().any(|id| program_name(*id).is_some_and(|name| OURS.contains(&name.as_str())));
-    if hook == Hook::Clsact {
-        attach_clsact(port, ours(), program)
+    if Hook::of(attach) == Hook::Clsact {
+        attach_clsact(interface, attach, ours(), &mut program)
     } else {
-        attach_tcx(instance, port, program)
+        attach_tcx(instance, interface, attach, &mut program)
     }
 }
 
-fn attach_tcx(instance: &Instance, port: &Port, program: &mut SchedClassifier) -> Result<Attached> {
-    let path = instance.link(&port.name, port.attach);
+fn from_pin(program: &Path) -> Result<SchedClassifier> {
+    SchedClassifier::from_pin(program)
+        .with_context(|| format!("cannot open the program {}", program.display()))
+}
+
+fn attach_tcx(
+    instance: &Instance,
+    interface: &str,
+    attach: Attach,
+    program: &mut SchedClassifier,
+) -> Result<Attached> {
+    let path = instance.link(interface, attach);
     if path.exists() {
         let link = open(&path)?;
         let linked = link.info()?.program_id();
-        if programs(&port.name, port.attach)?.contains(&linked) {
+        if programs(interface, attach)?.contains(&linked) {
             replace(link, &path, program)?;
             return Ok(Attached::Swapped);
         }
@@ -61,8 +72,8 @@ fn attach_tcx(instance: &Instance, port: &Port, program: &mut SchedClassifier) -
     // First: a program before ours could end the chain and let packets by.
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
-        .attach_with_options(&port.name, direction(port.attach), options)
-        .with_context(|| format!("{}: cannot attach to the TC hook", port.name))?;
+        .attach_with_options(interface, direction(attach), options)
+        .with_context(|| format!("{interface}: cannot attach to the TC hook"))?;
     pin(take(program, id)?, &path)?;
     Ok(Attached::Anew)
 }
@@ -81,25 +92,28 @@ fn take(program: &mut SchedClassifier, id: SchedClassifierLinkId) -> Result<FdLi
     Ok(FdLink::try_from(program.take_link(id)?)?)
 }
 
-fn attach_clsact(port: &Port, ours: bool, program: &mut SchedClassifier) -> Result<Attached> {
-    let direction = direction(port.attach);
-    match qdisc_add_clsact(&port.name) {
+fn attach_clsact(
+    interface: &str,
+    attach: Attach,
+    ours: bool,
+    program: &mut SchedClassifier,
+) -> Result<Attached> {
+    match qdisc_add_clsact(interface) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
         // An existing clsact qdisc is what is wanted; any other reason comes up again below.
-        Err(error) => log::debug!("{}: clsact: {error}", port.name),
+        Err(error) => log::debug!("{interface}: clsact: {error}"),
     }
     if ours {
-        replace_clsact(&port.name, port.attach, program)?;
+        replace_clsact(interface, attach, program)?;
         return Ok(Attached::Swapped);
     }
     let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-    let id = program.attach_with_options(&port.name, direction, TcAttachOptions::Netlink(options)).map_err(|error| {
+    let options = TcAttachOptions::Netlink(options);
+    let id = program.attach_with_options(interface, direction(attach), options).map_err(|error| {
         No::Input(format!(
-            "{}: cannot attach to the clsact qdisc: {error}; `tc filter show dev {} {}` shows whether something else \
-             sits at preference {PRIORITY}, handle 0x25",
-            port.name,
-            port.name,
-            if port.attach == Attach::TcEgress { "egress" } else { "ingress" }
+            "{interface}: cannot attach to the clsact qdisc: {error}; `tc filter show dev {interface} {}` shows \
+             whether something else sits at preference {PRIORITY}, handle 0x25",
+            if attach == Attach::TcEgress { "egress" } else { "ingress" }
         ))
     })?;
     leave(program, id)?;
@@ -127,8 +141,7 @@ pub(super) fn swap_to(
     hook: Hook,
     program: &Path,
 ) -> Result<()> {
-    let mut program = SchedClassifier::from_pin(program)
-        .with_context(|| format!("cannot open the program {}", program.display()))?;
+    let mut program = from_pin(program)?;
     if hook == Hook::Clsact {
         replace_clsact(interface, attach, &mut program)
     } else {

@@ -12,29 +12,30 @@ use aya_obj::programs::XdpAttachType;
 use nix::libc;
 
 use super::{Attached, open, pin, program_name};
-use crate::{commands::No, document::Attach, instance::Instance, interface::Interface, policy::Port};
+use crate::{commands::No, document::Attach, instance::Instance, interface::Interface};
 
 pub(super) fn attach(
     instance: &Instance,
-    port: &Port,
     interface: &Interface,
-    program: &mut Xdp,
+    attach: Attach,
+    program: &Path,
 ) -> Result<Attached> {
-    let path = instance.link(&port.name, port.attach);
+    let mut program = from_pin(program)?;
+    let path = instance.link(&interface.name, attach);
     if path.exists() {
-        if swap(&path, interface, program)? {
+        if swap(&path, interface, &mut program)? {
             return Ok(Attached::Swapped);
         }
         // The interface that the link was for is gone; one of the same name is here.
         fs::remove_file(&path).with_context(|| format!("cannot remove the stale pin {}", path.display()))?;
     }
     if let Some(id) = interface.xdp {
-        return Err(taken(instance, port, id));
+        return Err(taken(instance, interface, attach, id));
     }
-    let mode = if port.attach == Attach::Generic { XdpMode::Skb } else { XdpMode::Driver };
+    let mode = if attach == Attach::Generic { XdpMode::Skb } else { XdpMode::Driver };
     let link =
-        program.attach_to_if_index(interface.index, mode).map_err(|error| refused(port, interface, error))?;
-    pin(take(program, link)?, &path)?;
+        program.attach_to_if_index(interface.index, mode).map_err(|error| refused(interface, error))?;
+    pin(take(&mut program, link)?, &path)?;
     Ok(Attached::Anew)
 }
 
@@ -50,9 +51,12 @@ fn swap(path: &Path, interface: &Interface, program: &mut Xdp) -> Result<bool> {
 }
 
 pub(super) fn swap_to(link: &Path, program: &Path) -> Result<()> {
-    let mut program = Xdp::from_pin(program, XdpAttachType::Interface)
-        .with_context(|| format!("cannot open the program {}", program.display()))?;
-    replace(open(link)?, link, &mut program)
+    replace(open(link)?, link, &mut from_pin(program)?)
+}
+
+fn from_pin(program: &Path) -> Result<Xdp> {
+    Xdp::from_pin(program, XdpAttachType::Interface)
+        .with_context(|| format!("cannot open the program {}", program.display()))
 }
 
 fn replace(link: FdLink, path: &Path, program: &mut Xdp) -> Result<()> {
@@ -77,16 +81,16 @@ fn take(program: &mut Xdp, id: XdpLinkId) -> Result<FdLink> {
     })
 }
 
-fn taken(instance: &Instance, port: &Port, id: u32) -> anyhow::Error {
+fn taken(instance: &Instance, interface: &Interface, attach: Attach, id: u32) -> anyhow::Error {
     let program = program_name(id).unwrap_or_else(|| "unnamed".to_owned());
-    let name = &port.name;
-    let other = if port.attach == Attach::Generic { Attach::Native } else { Attach::Generic };
+    let name = &interface.name;
+    let other = if attach == Attach::Generic { Attach::Native } else { Attach::Generic };
     if instance.link(name, other).exists() {
         return No::Input(format!(
             "{name} is attached {} by this instance; it cannot become {} without an open moment: `op25b detach`, \
              then run again",
             other.name(),
-            port.attach.name()
+            attach.name()
         ))
         .into();
     }
@@ -98,12 +102,12 @@ fn taken(instance: &Instance, port: &Port, id: u32) -> anyhow::Error {
 }
 
 /// Why an interface does not take the program, and what helps.
-fn refused(port: &Port, interface: &Interface, error: ProgramError) -> anyhow::Error {
+fn refused(interface: &Interface, error: ProgramError) -> anyhow::Error {
     let code = match &error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
         _ => None,
     };
-    let name = &port.name;
+    let name = &interface.name;
     let why = match code {
         Some(libc::EOPNOTSUPP) => format!(
             "{name}: the driver has no native XDP; write `{{name: {name}, attach: generic}}` in the policy, which \

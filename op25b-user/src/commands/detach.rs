@@ -8,7 +8,7 @@ use super::print;
 use crate::{attach, instance::Instance, manifest::Manifest, preflight};
 
 pub(super) fn detach(instance: &Instance) -> Result<()> {
-    if instance.pins().exists() || instance.state().exists() {
+    if [instance.pins(), instance.state(), instance.persistent()].iter().any(|path| path.exists()) {
         preflight::check()?;
     }
     let lock = instance.take_over()?;
@@ -25,7 +25,7 @@ pub(super) fn detach(instance: &Instance) -> Result<()> {
     }
     // Links that no manifest names come off with their pins.
     remove(&instance.pins().join("links"))?;
-    let was_there = remove(&instance.pins())? | remove(&instance.state())?;
+    let was_there = remove(&instance.pins())? | remove(&instance.state())? | remove(&instance.persistent())?;
     drop(lock);
     match (was_there, interfaces.is_empty()) {
         (false, _) => print(&format!("instance {} was not attached", instance.name())),

@@ -1,18 +1,22 @@
 //! `op25b status`: proves that the filter is in force, from the kernel's side, and exits 1 when it is not.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{No, print, print_json};
 use crate::{
     attach::{self, Hook},
-    cli, counters,
+    cli, clock, counters,
+    document::printable,
     instance::Instance,
     interface,
     manifest::{self, Manifest},
     policy::{Override, Policy},
     preflight,
     sample::{self, Sample},
+    situation::{Change, Suspended},
+    state::{State, Suspension, Unconfirmed},
 };
 
 /// `op25b status --json`.
@@ -20,7 +24,7 @@ use crate::{
 struct Status {
     /// Attached everywhere, and the policy blocks something.
     enforcing: bool,
-    /// `enforcing`, `monitoring`, `partial` or `detached`.
+    /// `enforcing`, `suspended`, `monitoring`, `partial` or `detached`.
     state: &'static str,
     instance: String,
     generation: u64,
@@ -31,6 +35,12 @@ struct Status {
     policy: PolicyStatus,
     interfaces: Vec<InterfaceStatus>,
     groups: Vec<manifest::Group>,
+    suspension: Option<Suspension>,
+    /// A policy on trial.
+    unconfirmed: Option<Unconfirmed>,
+    /// What happens by itself next, and what should have happened.
+    next_change: Option<Change>,
+    overdue: Vec<Change>,
     /// Frames judged so far, and dropped.
     judged_packets: u64,
     dropped_packets: u64,
@@ -117,20 +127,41 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
     if !daemon {
         warnings.push("no daemon runs; the filter goes on without it".to_owned());
     }
+    if Manifest::interrupted(instance).is_ok_and(|interrupted| interrupted.is_some()) && !daemon {
+        warnings.push("a change was interrupted; `op25b run` completes or reverts it".to_owned());
+    }
+    let persistent = State::read(instance).unwrap_or_else(|error| {
+        warnings.push(format!("{error:#}"));
+        State::default()
+    });
+    let now = Timestamp::now();
+    let (overdue, coming): (Vec<Change>, Vec<Change>) =
+        manifest.upcoming.iter().cloned().partition(|change| change.at < now);
+    for change in &overdue {
+        let why = match (daemon, clock::is_synchronised()) {
+            (false, _) => "no daemon runs",
+            (true, false) => "the clock is not synchronised",
+            (true, true) => "it is being made",
+        };
+        warnings.push(format!("change overdue: {} ({}); {why}", change.what, change.at));
+    }
     let totals = counters::read(instance, manifest).map(|stats| stats.totals).unwrap_or_default();
     let attached = interfaces.iter().filter(|interface| interface.attached).count();
     let state = match attached {
         0 => "detached",
         some if some < interfaces.len() => "partial",
+        _ if manifest.suspended == Suspended::Everything => "suspended",
         _ if manifest.blocks => "enforcing",
+        _ if manifest.suspended != Suspended::Nothing => "suspended",
         _ => "monitoring",
     };
     Ok(Status {
-        enforcing: state == "enforcing",
+        // A group that is suspended is one that somebody must not forget.
+        enforcing: state == "enforcing" && manifest.suspended == Suspended::Nothing,
         state,
         instance: instance.name().to_owned(),
         generation: manifest.generation,
-        age: manifest::now().saturating_sub(manifest.since),
+        age: u64::try_from(now.duration_since(manifest.since).as_secs()).unwrap_or(0),
         daemon,
         policy: PolicyStatus {
             path: manifest.policy.display().to_string(),
@@ -139,6 +170,10 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
         },
         interfaces,
         groups: manifest.groups.clone(),
+        suspension: persistent.suspension.filter(|_| manifest.suspended != Suspended::Nothing),
+        unconfirmed: persistent.unconfirmed,
+        next_change: coming.into_iter().next(),
+        overdue,
         judged_packets: totals.iter().map(|total| total.packets).sum(),
         dropped_packets: totals
             .iter()
@@ -202,6 +237,7 @@ fn compare(instance: &Instance, known: &manifest::Interface, running: &[u32]) ->
 fn tell(status: &Status) -> Result<()> {
     let what = match status.state {
         "enforcing" => "ENFORCING",
+        "suspended" => "SUSPENDED: attached, but it blocks nothing for now",
         "monitoring" => "monitoring: attached, but the policy blocks nothing",
         "partial" => "NOT ENFORCING everywhere",
         _ => "NOT ENFORCING: attached nowhere",
@@ -217,6 +253,24 @@ fn tell(status: &Status) -> Result<()> {
     for group in &status.groups {
         let mark = if group.enforces() { "enforce" } else { &group.mode };
         print(&format!("  group {}: {mark}", group.name))?;
+    }
+    if let Some(suspension) = &status.suspension {
+        let what = match &suspension.what {
+            Suspended::Groups(groups) => groups.iter().cloned().collect::<Vec<_>>().join(", "),
+            _ => "everything".to_owned(),
+        };
+        let by = printable(&suspension.by);
+        print(&format!("  suspended: {what} until {:.0}, by {by}", suspension.until))?;
+    }
+    if let Some(trial) = &status.unconfirmed {
+        print(&format!(
+            "  on trial: {} until {:.0}; `op25b confirm` keeps it",
+            printable(&trial.policy.display().to_string()),
+            trial.until
+        ))?;
+    }
+    if let Some(change) = &status.next_change {
+        print(&format!("  next: {} ({})", change.what, change.at))?;
     }
     print(&format!("  {} frames judged, {} dropped", status.judged_packets, status.dropped_packets))?;
     for sample in &status.samples {

@@ -41,6 +41,9 @@ const TESTS: &[(&str, &[&str])] = &[
 /// Seconds that one check may take, in an emulated machine beside others.
 const LIMIT: u32 = 480;
 
+/// Seconds that a test waits there for what takes a moment here.
+const PATIENCE: u32 = 120;
+
 /// Starts the lines with which the script tells its reader where it is.
 pub(super) const MARK: &str = "@op25b ";
 
@@ -104,8 +107,10 @@ impl Checks {
 
     /// What runs them, one after another; the same on this machine and in a virtual one.
     pub(super) fn script(&self) -> String {
-        let mut script =
-            format!("cd '{}'\necho \"{MARK}kernel $(uname -r) $(uname -v)\"\n", self.package.display());
+        let mut script = format!(
+            "cd '{}'\nexport OP25B_TEST_SECONDS={PATIENCE}\necho \"{MARK}kernel $(uname -r) $(uname -v)\"\n",
+            self.package.display()
+        );
         for Check { name, command, .. } in &self.checks {
             script.push_str(&format!(
                 "echo '{MARK}begin {name}'\n\

@@ -1,0 +1,573 @@
+//! The daemon: what should be in force, as orders, dates and answers come, and the steps that bring it about.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+
+use crate::{
+    archive, clock,
+    commands::No,
+    control::Order,
+    document::{self, printable},
+    durable,
+    generation::{self, Logger},
+    instance::Instance,
+    links,
+    manifest::Manifest,
+    policy::{Override, Policy},
+    situation::{Change, Situation, Suspended},
+    state::{State, Suspension, Unconfirmed},
+    tables::Tables,
+};
+
+/// How it was started.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The policy file, absolute.
+    pub policy: PathBuf,
+    /// Interfaces given on the command line.
+    pub overridden: Override,
+    /// Whether judged frames are logged in the kernel.
+    pub trace: bool,
+    /// Whether dates come by a clock that nothing keeps right.
+    pub trust_clock: bool,
+    /// Whether the policy file is put in force when it changes.
+    pub watch: bool,
+}
+
+/// A policy and the text that it is made of.
+pub struct Ruling {
+    /// As it is meant.
+    pub policy: Policy,
+    text: String,
+}
+
+impl Ruling {
+    /// Reads a policy file.
+    ///
+    /// # Errors
+    ///
+    /// When it is not valid.
+    pub fn read(path: &Path, overridden: &Override) -> Result<Self> {
+        let (document, text) = document::read(path).map_err(|error| No::Input(error.to_string()))?;
+        let policy = Policy::from_document(document, &path.display().to_string(), &text, overridden)
+            .map_err(|invalid| No::Input(invalid.to_string()))?;
+        Ok(Self { policy, text })
+    }
+
+    /// A text as it reads in place of the file at `path`.
+    fn parse(text: String, path: &Path, overridden: &Override) -> Result<Self> {
+        let path = path.display().to_string();
+        let document = document::parse(&text, &path).map_err(|error| No::Input(error.to_string()))?;
+        let policy = Policy::from_document(document, &path, &text, overridden)
+            .map_err(|invalid| No::Input(invalid.to_string()))?;
+        Ok(Self { policy, text })
+    }
+}
+
+/// A daemon at work.
+pub struct Daemon {
+    instance: Instance,
+    setup: Setup,
+    ruling: Ruling,
+    /// What [`Order::Apply`] goes back to.
+    before: Option<Ruling>,
+    state: State,
+    manifest: Manifest,
+    /// What the manifest was made for.
+    in_force: Situation,
+    /// The dates that have come.
+    moment: Timestamp,
+    logger: Option<Logger>,
+    /// Ends of the suspension and of the trial by a clock that nobody sets.
+    suspension_ends: Option<Instant>,
+    trial_ends: Option<Instant>,
+    /// Not before this is tried again what has failed.
+    retry: Option<Instant>,
+    /// A change waits for the clock, and has been reported.
+    waiting: Option<Timestamp>,
+    watched: Watched,
+}
+
+/// How long after a failure it is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+impl Daemon {
+    /// Puts the policy in force.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be; what was in force before still is.
+    pub async fn start(instance: &Instance, setup: Setup, ruling: Ruling) -> Result<Self> {
+        let mut previous = Manifest::read(instance)?;
+        if let Some(previous) = &mut previous {
+            links::follow_renames(instance, previous).await?;
+        }
+        let mut state = State::read(instance).unwrap_or_else(|error| {
+            log::error!("{error:#}; nothing is suspended, dates come by the clock");
+            State::default()
+        });
+        for warning in &ruling.policy.warnings {
+            log::warn!("{warning}");
+        }
+        let now = Timestamp::now();
+        state.suspension.take_if(|suspension| suspension.until <= now);
+        let unconfirmed = state.unconfirmed.take();
+        let moment = now.max(state.reached);
+        report_missed(&ruling.policy, previous.as_ref(), moment);
+        if !setup.trust_clock && !clock::is_synchronised() && !ruling.policy.changes().is_empty() {
+            log::warn!(
+                "the clock is not synchronised: dates are taken as it shows them now, those to come wait until it is; \
+                 `--trust-clock` where something else keeps it right"
+            );
+        }
+        let situation = situation(&state, moment);
+        let (manifest, logger) =
+            enforce(instance, &setup, &ruling.policy, &situation, previous.as_ref()).await?;
+        if let Some(unconfirmed) = unconfirmed {
+            log::warn!(
+                "{} was applied and never confirmed: rolled back to {}",
+                printable(&unconfirmed.policy.display().to_string()),
+                setup.policy.display()
+            );
+        }
+        let watched = Watched::new(&setup.policy, &ruling.policy);
+        let mut daemon = Self {
+            instance: instance.clone(),
+            setup,
+            ruling,
+            before: None,
+            state,
+            manifest,
+            in_force: situation,
+            moment,
+            logger,
+            suspension_ends: None,
+            trial_ends: None,
+            retry: None,
+            waiting: None,
+            watched,
+        };
+        daemon.suspension_ends = daemon.state.suspension.as_ref().map(|suspension| after(suspension.until));
+        daemon.try_to_remember();
+        daemon.archive();
+        Ok(daemon)
+    }
+
+    /// Does what a command wants, and says what was done.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be done; what was in force before still is.
+    pub async fn obey(&mut self, order: Order, by: &str) -> Result<String> {
+        let by = printable(by);
+        let done = match order {
+            Order::Reload => self.reload().await,
+            Order::Apply { policy, confirm } => self.apply(&policy, confirm).await,
+            Order::Confirm => self.confirm(),
+            Order::Rollback => self.rollback().await,
+            Order::Suspend { what, until } => self.suspend(what, until, &by).await,
+            Order::Resume => self.resume().await,
+        };
+        match &done {
+            Ok(done) => log::info!("{done} (by {by})"),
+            Err(error) => log::warn!("refused what {by} wants: {error:#}"),
+        }
+        done
+    }
+
+    /// Reads the policy file again.
+    async fn reload(&mut self) -> Result<String> {
+        self.refuse_during_trial()?;
+        let ruling = Ruling::read(&self.setup.policy, &self.setup.overridden)?;
+        self.watched = Watched::new(&self.setup.policy, &ruling.policy);
+        self.rule(ruling).await?;
+        self.archive();
+        Ok(format!("generation {}: {} is in force", self.manifest.generation, self.setup.policy.display()))
+    }
+
+    async fn apply(&mut self, path: &Path, confirm: Option<u64>) -> Result<String> {
+        self.refuse_during_trial()?;
+        if path == self.setup.policy {
+            return Err(No::Input(format!(
+                "{} is the policy file itself; `op25b reload` puts it in force, `op25b apply` takes another file and \
+                 replaces this one when all is well",
+                path.display()
+            ))
+            .into());
+        }
+        let there = Ruling::read(path, &self.setup.overridden)?;
+        let here = Ruling::parse(there.text, &self.setup.policy, &self.setup.overridden)?;
+        if here.policy.hash != there.policy.hash {
+            return Err(No::Input(format!(
+                "{} names files that are others beside {}; put it there, or write their whole paths",
+                path.display(),
+                self.setup.policy.display()
+            ))
+            .into());
+        }
+        let hash = here.policy.hash.clone();
+        let before = self.rule(here).await?;
+        let Some(seconds) = confirm else {
+            self.settle_on_text()?;
+            return Ok(format!(
+                "generation {}: {} is in force, and is {} now",
+                self.manifest.generation,
+                path.display(),
+                self.setup.policy.display()
+            ));
+        };
+        let length = Duration::from_secs(seconds);
+        let until = Timestamp::now().checked_add(length).unwrap_or(Timestamp::MAX);
+        self.state.unconfirmed = Some(Unconfirmed { policy: path.to_owned(), hash, until });
+        if let Err(error) = self.remember() {
+            self.state.unconfirmed = None;
+            self.rule(before).await?;
+            return Err(error);
+        }
+        self.before = Some(before);
+        self.trial_ends = Instant::now().checked_add(length);
+        Ok(format!(
+            "generation {}: {} is in force until {until:.0}; `op25b confirm` keeps it, else it is rolled back",
+            self.manifest.generation,
+            path.display()
+        ))
+    }
+
+    fn confirm(&mut self) -> Result<String> {
+        if self.state.unconfirmed.is_none() {
+            return Err(No::Input("nothing waits to be confirmed".to_owned()).into());
+        }
+        self.settle_on_text()?;
+        self.state.unconfirmed = None;
+        self.before = None;
+        self.trial_ends = None;
+        self.try_to_remember();
+        Ok(format!(
+            "confirmed: generation {} stays, and is {} now",
+            self.manifest.generation,
+            self.setup.policy.display()
+        ))
+    }
+
+    async fn rollback(&mut self) -> Result<String> {
+        if self.state.unconfirmed.is_some() {
+            self.end_trial().await?;
+            return Ok(format!("generation {}: rolled back", self.manifest.generation));
+        }
+        let Some((kept, text)) = archive::before(&self.instance, &self.ruling.text)? else {
+            return Err(No::Input("no policy before this one is kept".to_owned()).into());
+        };
+        let ruling = Ruling::parse(text, &self.setup.policy, &self.setup.overridden)
+            .with_context(|| format!("the policy kept as {} does not hold any more", kept.display()))?;
+        self.rule(ruling).await?;
+        self.settle_on_text()?;
+        Ok(format!(
+            "generation {}: rolled back to the policy before, which is {} again",
+            self.manifest.generation,
+            self.setup.policy.display()
+        ))
+    }
+
+    async fn suspend(&mut self, what: Suspended, until: Timestamp, by: &str) -> Result<String> {
+        if until <= Timestamp::now() {
+            return Err(No::Input(format!("{until} is over already")).into());
+        }
+        if let Suspended::Groups(groups) = &what {
+            let known = |name: &String| self.ruling.policy.groups.iter().any(|group| group.name == *name);
+            if let Some(unknown) = groups.iter().find(|name| !known(name)) {
+                return Err(No::Input(format!("no customer group is called {unknown:?}")).into());
+            }
+        }
+        let words = match &what {
+            Suspended::Groups(groups) => {
+                format!("group {} blocks nothing", groups.iter().cloned().collect::<Vec<_>>().join(", "))
+            }
+            _ => "nothing is blocked".to_owned(),
+        };
+        let before = self.state.suspension.replace(Suspension { what, until, by: by.to_owned() });
+        // Written first: one that no restart knows of must not begin.
+        let done = match self.remember() {
+            Ok(()) => self.settle(self.moment).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            self.state.suspension = before;
+            self.try_to_remember();
+            return Err(error);
+        }
+        self.suspension_ends = Some(after(until));
+        Ok(format!("generation {}: suspended, {words} until {until:.0}", self.manifest.generation))
+    }
+
+    async fn resume(&mut self) -> Result<String> {
+        let before = self.state.suspension.take();
+        if before.is_none() {
+            return Err(No::Input("nothing is suspended".to_owned()).into());
+        }
+        if let Err(error) = self.settle(self.moment).await {
+            self.state.suspension = before;
+            return Err(error);
+        }
+        self.try_to_remember();
+        self.suspension_ends = None;
+        Ok(format!("generation {}: resumed, the policy is in force again", self.manifest.generation))
+    }
+
+    /// What comes by itself: dates, ends of suspensions and trials, a changed file. To be called a few times a second.
+    pub async fn tick(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        if self.retry.is_some_and(|retry| Instant::now() < retry) {
+            return;
+        }
+        self.retry = None;
+        if let Err(error) = self.advance().await {
+            log::error!("{error:#}; tried again in {} s", RETRY.as_secs());
+            self.retry = Some(Instant::now() + RETRY);
+        }
+    }
+
+    async fn advance(&mut self) -> Result<()> {
+        let now = Timestamp::now();
+        let over = |until: Timestamp, ends: Option<Instant>| {
+            until <= now || ends.is_some_and(|ends| ends <= Instant::now())
+        };
+        if self.state.unconfirmed.as_ref().is_some_and(|trial| over(trial.until, self.trial_ends)) {
+            self.end_trial().await?;
+            log::warn!("generation {}: not confirmed in time, rolled back", self.manifest.generation);
+        }
+        if self
+            .state
+            .suspension
+            .as_ref()
+            .is_some_and(|suspension| over(suspension.until, self.suspension_ends))
+        {
+            let done = self.resume().await?;
+            log::warn!("{done}: the suspension is over");
+        }
+        self.take_dates(now).await?;
+        if self.setup.watch && self.watched.has_settled_on_another() {
+            match self.reload().await {
+                Ok(done) => log::info!("{done} (the file has changed)"),
+                Err(error) => log::warn!("the file has changed, the policy in force stays: {error:#}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the changes whose moment has come.
+    async fn take_dates(&mut self, now: Timestamp) -> Result<()> {
+        let come = |change: &Change| self.moment < change.at && change.at <= now;
+        let due: Vec<Change> = self.ruling.policy.changes().into_iter().filter(come).collect();
+        let Some(last) = due.last() else { return Ok(()) };
+        if !self.setup.trust_clock && !clock::is_synchronised() {
+            if self.waiting != Some(last.at) {
+                log::warn!("{} ({}): waits, since the clock is not synchronised", last.what, last.at);
+                self.waiting = Some(last.at);
+            }
+            return Ok(());
+        }
+        self.settle(now).await?;
+        self.try_to_remember();
+        for change in &due {
+            log::info!("generation {}: {} ({})", self.manifest.generation, change.what, change.at);
+        }
+        Ok(())
+    }
+
+    /// Interfaces may have come, gone or changed their names.
+    pub async fn look_at_interfaces(&mut self, noticed: Instant) {
+        let looked = match links::follow_renames(&self.instance, &mut self.manifest).await {
+            Ok(()) => links::attach_new(&self.instance, &mut self.manifest, noticed).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = looked {
+            log::error!("{error:#}");
+        }
+    }
+
+    /// Puts another policy in force and returns the one before.
+    async fn rule(&mut self, ruling: Ruling) -> Result<Ruling> {
+        let before = std::mem::replace(&mut self.ruling, ruling);
+        if let Err(error) = self.enforce(self.moment.max(Timestamp::now())).await {
+            self.ruling = before;
+            return Err(error);
+        }
+        for warning in &self.ruling.policy.warnings {
+            log::warn!("{warning}");
+        }
+        self.try_to_remember();
+        Ok(before)
+    }
+
+    /// Puts the same policy in force as it is at another moment or in another state.
+    async fn settle(&mut self, moment: Timestamp) -> Result<()> {
+        if situation(&self.state, moment) == self.in_force { Ok(()) } else { self.enforce(moment).await }
+    }
+
+    async fn enforce(&mut self, moment: Timestamp) -> Result<()> {
+        let situation = situation(&self.state, moment);
+        let previous = Some(&self.manifest);
+        let (manifest, logger) =
+            enforce(&self.instance, &self.setup, &self.ruling.policy, &situation, previous).await?;
+        self.moment = moment;
+        self.manifest = manifest;
+        self.logger = logger;
+        self.in_force = situation;
+        Ok(())
+    }
+
+    async fn end_trial(&mut self) -> Result<()> {
+        if let Some(before) = self.before.take() {
+            let tried = std::mem::replace(&mut self.ruling, before);
+            if let Err(error) = self.enforce(self.moment.max(Timestamp::now())).await {
+                self.before = Some(std::mem::replace(&mut self.ruling, tried));
+                return Err(error);
+            }
+        }
+        self.state.unconfirmed = None;
+        self.trial_ends = None;
+        self.try_to_remember();
+        Ok(())
+    }
+
+    fn refuse_during_trial(&self) -> Result<()> {
+        match &self.state.unconfirmed {
+            None => Ok(()),
+            Some(trial) => Err(No::Input(format!(
+                "{} waits to be confirmed until {:.0}; `op25b confirm` or `op25b apply --rollback` first",
+                trial.policy.display(),
+                trial.until
+            ))
+            .into()),
+        }
+    }
+
+    /// The policy in force becomes what the policy file says.
+    fn settle_on_text(&mut self) -> Result<()> {
+        durable::replace(&self.setup.policy, &self.ruling.text)?;
+        self.watched = Watched::new(&self.setup.policy, &self.ruling.policy);
+        self.archive();
+        Ok(())
+    }
+
+    fn archive(&self) {
+        if let Err(error) = archive::keep(&self.instance, &self.ruling.text) {
+            log::warn!("there will be no way back to this policy: {error:#}");
+        }
+    }
+
+    /// Writes the state down. Only a clock that can be trusted says which dates have come for good.
+    fn remember(&mut self) -> Result<()> {
+        if self.setup.trust_clock || clock::is_synchronised() {
+            self.state.reached = self.state.reached.max(self.moment);
+        }
+        self.state.write(&self.instance)
+    }
+
+    /// The same where the filter must go on whatever the disk says.
+    fn try_to_remember(&mut self) {
+        if let Err(error) = self.remember() {
+            log::error!("{error:#}; a restart will not know what is suspended and which dates have come");
+        }
+    }
+}
+
+/// What decides now beside the policy.
+fn situation(state: &State, moment: Timestamp) -> Situation {
+    let suspended = state.suspension.as_ref().map(|suspension| suspension.what.clone());
+    Situation { moment, suspended: suspended.unwrap_or_default(), ..Situation::default() }
+}
+
+async fn enforce(
+    instance: &Instance,
+    setup: &Setup,
+    policy: &Policy,
+    situation: &Situation,
+    previous: Option<&Manifest>,
+) -> Result<(Manifest, Option<Logger>)> {
+    let places = generation::places(policy, &setup.policy, previous).await?;
+    let mut manifest = Manifest::following(previous, policy, situation, &setup.policy, &setup.overridden)?;
+    let tables = Tables::compile(policy, situation, |name| manifest.numbers.get(name).copied().unwrap_or(0))
+        .map_err(|error| No::Input(error.to_string()))?;
+    let logger =
+        generation::enforce(instance, policy, &tables, &places, previous, &mut manifest, setup.trace).await?;
+    let word = if manifest.blocks { "in force" } else { "in force; it blocks nothing yet" };
+    log::info!("instance {}: generation {} {word}", instance.name(), manifest.generation);
+    Ok((manifest, logger))
+}
+
+/// Says what would have happened by itself if a daemon had run.
+fn report_missed(policy: &Policy, previous: Option<&Manifest>, moment: Timestamp) {
+    let Some(previous) = previous else { return };
+    for change in policy.changes().iter().filter(|change| previous.moment < change.at && change.at <= moment)
+    {
+        log::warn!("{} ({}): came while no daemon ran, is taken now", change.what, change.at);
+    }
+}
+
+/// The moment of `until` by a clock that nobody sets.
+fn after(until: Timestamp) -> Instant {
+    let left = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
+    // So far away that it never comes.
+    let never = Duration::from_secs(1 << 32);
+    Instant::now() + left.min(never)
+}
+
+/// The policy's files, to notice that one has changed.
+struct Watched {
+    files: Vec<PathBuf>,
+    known: Vec<Look>,
+    /// Another look than what is known; taken as it is when it does not change again.
+    seen: Option<Vec<Look>>,
+    next: Instant,
+}
+
+/// Length and time of change of a file, where it is there.
+type Look = Option<(u64, SystemTime)>;
+
+/// How often the files are looked at.
+const WATCH: Duration = Duration::from_millis(500);
+
+impl Watched {
+    fn new(path: &Path, policy: &Policy) -> Self {
+        let files: Vec<PathBuf> =
+            std::iter::once(path.to_owned()).chain(policy.files.iter().cloned()).collect();
+        let known = look(&files);
+        Self { files, known, seen: None, next: Instant::now() }
+    }
+
+    /// Whether a file has changed, and has been left alone since the last look: an editor may write in pieces.
+    fn has_settled_on_another(&mut self) -> bool {
+        if Instant::now() < self.next {
+            return false;
+        }
+        self.next = Instant::now() + WATCH;
+        let now = look(&self.files);
+        if now == self.known {
+            self.seen = None;
+            return false;
+        }
+        if self.seen.as_ref() != Some(&now) {
+            self.seen = Some(now);
+            return false;
+        }
+        self.known = now;
+        self.seen = None;
+        true
+    }
+}
+
+fn look(files: &[PathBuf]) -> Vec<Look> {
+    files
+        .iter()
+        .map(|file| fs::metadata(file).and_then(|file| Ok((file.len(), file.modified()?))).ok())
+        .collect()
+}

@@ -1,0 +1,39 @@
+//! Files that are there whole or not at all, whatever happens while they are written.
+
+use std::{fs, io::Write as _, path::Path};
+
+use anyhow::{Context as _, Result};
+
+/// Replaces a file in one step; one that was there keeps its permissions, a new one is the owner's alone.
+///
+/// # Errors
+///
+/// When the disk does not take it; the old file is untouched then.
+pub fn replace(path: &Path, text: &str) -> Result<()> {
+    let failed = || format!("cannot write {}", path.display());
+    let directory = path.parent().with_context(failed)?;
+    fs::create_dir_all(directory).with_context(failed)?;
+    let mut beside = tempfile::NamedTempFile::new_in(directory).with_context(failed)?;
+    beside.write_all(text.as_bytes()).with_context(failed)?;
+    if let Ok(there) = fs::metadata(path) {
+        beside.as_file().set_permissions(there.permissions()).with_context(failed)?;
+    }
+    beside.as_file().sync_all().with_context(failed)?;
+    beside.persist(path).with_context(failed)?;
+    // The name is on the disk only when its directory is.
+    fs::File::open(directory).and_then(|directory| directory.sync_all()).with_context(failed)
+}
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+///
+/// When it is there and stays.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,276 @@
+//! Putting a policy in force as a generation: everything is loaded and pinned first, then swapped interface by
+//! interface under a journal, so that a crash in between is completed or reverted.
+
+use std::{collections::HashSet, fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use aya_log::EbpfLogger;
+use op25b_ebpf::abi::Link;
+
+use crate::{
+    attach::{self, Attached, Hook},
+    commands::No,
+    instance::Instance,
+    interface::{self, Interface},
+    manifest::{self, Manifest},
+    object::{self, Constants, Maps},
+    policy::{Policy, Port},
+    tables::Tables,
+};
+
+/// Reader of what the kernel half logs.
+pub type Logger = EbpfLogger<&'static dyn log::Log>;
+
+/// A policy's interface, and the one that has its name; one that an earlier generation had may be away.
+pub struct Place<'a> {
+    port: &'a Port,
+    interface: Interface,
+}
+
+/// Looks for the interfaces that a policy names.
+///
+/// # Errors
+///
+/// When there is none, one is missing or cannot be filtered at the hook.
+pub async fn places<'a>(
+    policy: &'a Policy,
+    path: &Path,
+    previous: Option<&Manifest>,
+) -> Result<Vec<Place<'a>>> {
+    if policy.interfaces.is_empty() {
+        return Err(No::Input(format!(
+            "{}: no interface; write `interfaces: {{customer: [eth1]}}` or give --customer eth1",
+            path.display()
+        ))
+        .into());
+    }
+    let mut places = Vec::new();
+    for port in &policy.interfaces {
+        let known = previous.and_then(|previous| previous.interface(&port.name, port.attach));
+        let interface = match (interface::find(&port.name).await?, known) {
+            (Some(interface), _) => interface,
+            (None, Some(known)) => {
+                log::warn!("{}: does not exist; the filter is attached when it comes", port.name);
+                Interface { name: port.name.clone(), ethernet: known.ethernet, ..Interface::default() }
+            }
+            (None, None) => return Err(interface::missing(&port.name)),
+        };
+        if !interface.ethernet && Hook::of(port.attach) == Hook::Xdp {
+            return Err(No::Input(format!(
+                "{}: frames without Ethernet header are filtered at the TC hook; write `{{name: {}, attach: \
+                 tc-ingress}}`",
+                port.name, port.name
+            ))
+            .into());
+        }
+        places.push(Place { port, interface });
+    }
+    Ok(places)
+}
+
+/// Puts compiled tables in force as the generation `manifest`, which names its interfaces from here on. When that
+/// fails, everything is as it was before.
+///
+/// # Errors
+///
+/// When the kernel or an interface refuses.
+pub async fn enforce(
+    instance: &Instance,
+    policy: &Policy,
+    tables: &Tables,
+    places: &[Place<'_>],
+    previous: Option<&Manifest>,
+    manifest: &mut Manifest,
+    trace: bool,
+) -> Result<Option<Logger>> {
+    let kept = previous.map(|previous| previous.generation);
+    // What a crash left of a generation that never took force.
+    remove_all_but(instance, kept)?;
+    let done = match prepare(instance, policy, tables, places, manifest, trace) {
+        Ok(logger) => {
+            manifest.begin(instance)?;
+            complete(instance, manifest, previous).await.map(|done| (done, logger))
+        }
+        Err(error) => Err(error),
+    };
+    let (done, logger) = match done {
+        Ok(done) => done,
+        Err(error) => {
+            revert(instance, manifest, previous).await;
+            remove_all_but(instance, kept)?;
+            if previous.is_none() {
+                forget(instance);
+            }
+            return Err(error.context("nothing was changed"));
+        }
+    };
+    for (interface, how) in done {
+        let how = match how {
+            Attached::Anew => "attached",
+            Attached::Swapped => "swapped without a gap",
+        };
+        log::info!("{}: {how}, {}, role {}", interface.name, interface.mode.name(), interface.role);
+    }
+    Ok(logger)
+}
+
+/// Loads and pins the programs of all interfaces, so that no packet meets an empty table.
+fn prepare(
+    instance: &Instance,
+    policy: &Policy,
+    tables: &Tables,
+    places: &[Place<'_>],
+    manifest: &mut Manifest,
+    trace: bool,
+) -> Result<Option<Logger>> {
+    let generation = instance.generation(manifest.generation);
+    let mut logger = None;
+    for Place { port, interface } in places {
+        let counters = instance.counters(&port.name, port.attach);
+        for directory in [&counters, &generation] {
+            fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        let link = if interface.ethernet { Link::Ethernet } else { Link::Ip };
+        let constants = Constants { trace, ..Constants::new(policy, port.role, link) };
+        let maps = Maps::Pinned { tables: &generation, counters: &counters };
+        let mut object = object::create(tables, constants, maps)?;
+        let hook = Hook::of(port.attach);
+        let mut pinned = |name| -> Result<u32> {
+            let pin = instance.program(manifest.generation, name, &port.name, port.attach);
+            let program = object::load(&mut object, name)?;
+            program.pin(&pin).with_context(|| format!("cannot pin the program {}", pin.display()))?;
+            Ok(program.info()?.id())
+        };
+        let program = pinned(hook.program())?;
+        let sampling = pinned(hook.sampling_program())?;
+        pinned(hook.sibling())?;
+        manifest.interfaces.push(manifest::Interface::new(port, interface, program, sampling));
+        // The maps and programs are pinned: nothing but the logs, in one map for all, is needed from here on.
+        if trace && logger.is_none() {
+            logger = Some(EbpfLogger::init(&mut object)?);
+        }
+    }
+    Ok(logger)
+}
+
+/// Swaps every interface that does not run the generation yet, and makes it the one in force.
+async fn complete<'a>(
+    instance: &Instance,
+    manifest: &'a Manifest,
+    previous: Option<&Manifest>,
+) -> Result<Vec<(&'a manifest::Interface, Attached)>> {
+    let mut done = Vec::new();
+    for known in &manifest.interfaces {
+        // One that is away is attached when it comes.
+        let Some(interface) = interface::find(&known.name).await? else { continue };
+        let running = attach::programs(&interface, &known.name, known.mode).await?;
+        if !running.contains(&known.program) {
+            let how = attach::attach(instance, manifest.generation, &interface, known.mode, &running)?;
+            done.push((known, how));
+        }
+    }
+    manifest.commit(instance)?;
+    if let Err(error) = leave_others(instance, previous, manifest) {
+        log::error!("{error:#}");
+    }
+    if let Err(error) = remove_all_but(instance, Some(manifest.generation)) {
+        log::warn!("{error:#}");
+    }
+    Ok(done)
+}
+
+/// Brings the interfaces that run the generation back to what they ran before.
+async fn revert(instance: &Instance, manifest: &Manifest, previous: Option<&Manifest>) {
+    for known in &manifest.interfaces {
+        if let Err(error) = revert_one(instance, known, previous).await {
+            log::error!("{}: cannot go back to the policy before: {error:#}", known.name);
+        }
+    }
+    if let Err(error) = Manifest::give_up(instance) {
+        log::error!("{error:#}");
+    }
+}
+
+async fn revert_one(
+    instance: &Instance,
+    known: &manifest::Interface,
+    previous: Option<&Manifest>,
+) -> Result<()> {
+    let Some(interface) = interface::find(&known.name).await? else { return Ok(()) };
+    if !attach::programs(&interface, &known.name, known.mode).await?.contains(&known.program) {
+        return Ok(());
+    }
+    match previous.filter(|previous| previous.interface(&known.name, known.mode).is_some()) {
+        Some(previous) => {
+            attach::swap(instance, previous.generation, known.hook.program(), &known.name, known.mode)
+        }
+        None => attach::detach(instance, &known.name, known.mode).map(|_| ()),
+    }
+}
+
+/// Completes, or else reverts, a change that a daemon died in.
+///
+/// # Errors
+///
+/// When what it left cannot be read.
+pub async fn recover(instance: &Instance) -> Result<()> {
+    let Some(next) = Manifest::interrupted(instance)? else { return Ok(()) };
+    let previous = Manifest::read(instance)?;
+    match complete(instance, &next, previous.as_ref()).await {
+        Ok(done) => log::warn!(
+            "the change to generation {} was interrupted; it is completed now ({} of {} interfaces were left)",
+            next.generation,
+            done.len(),
+            next.interfaces.len()
+        ),
+        Err(error) => {
+            log::warn!(
+                "the change to generation {} was interrupted and cannot be completed ({error:#}); it is reverted",
+                next.generation
+            );
+            revert(instance, &next, previous.as_ref()).await;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the filter off interfaces that the policy no longer names.
+fn leave_others(instance: &Instance, previous: Option<&Manifest>, manifest: &Manifest) -> Result<()> {
+    let kept: HashSet<_> = manifest.interfaces.iter().map(|one| (one.name.as_str(), one.mode)).collect();
+    let before = previous.map(|previous| previous.interfaces.as_slice()).unwrap_or_default();
+    for interface in before.iter().filter(|one| !kept.contains(&(one.name.as_str(), one.mode))) {
+        if attach::detach(instance, &interface.name, interface.mode)? {
+            log::warn!(
+                "{}: detached from {}, since the policy no longer names it",
+                interface.name,
+                interface.mode.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn remove_all_but(instance: &Instance, kept: Option<u64>) -> Result<()> {
+    let directory = instance.pins().join("generations");
+    let Ok(entries) = fs::read_dir(&directory) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let number = entry.file_name().to_string_lossy().parse::<u64>().ok();
+        if number.is_none() || number != kept {
+            fs::remove_dir_all(entry.path())
+                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Leaves no trace of an instance that never was.
+fn forget(instance: &Instance) {
+    for directory in [instance.pins(), instance.state()] {
+        if let Err(error) = fs::remove_dir_all(&directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::warn!("cannot remove {}: {error}", directory.display());
+        }
+    }
+}
