@@ -1,6 +1,9 @@
 //! What the user can type.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -28,6 +31,8 @@ pub enum Command {
     Run(Run),
     /// Tell whether a policy file is valid, what to look at, and how large it compiles
     Check(Check),
+    /// Tell what changes for whom between two policies
+    Diff(Diff),
     /// Put the policy file in force again, after it was changed
     Reload,
     /// Put another policy in force; it becomes the policy file when all is well
@@ -65,6 +70,9 @@ pub struct Run {
     /// Put the policy file in force whenever it changes
     #[arg(long)]
     pub watch: bool,
+    /// Ask this name server for the relays' hostnames, in place of those in /etc/resolv.conf
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub resolver: Option<SocketAddr>,
     /// Let dates come by a clock that the kernel does not know to be right
     #[arg(long)]
     pub trust_clock: bool,
@@ -116,6 +124,21 @@ pub struct Check {
     pub output: Output,
 }
 
+/// `op25b diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The policy file before
+    pub old: PathBuf,
+    /// The policy file after
+    pub new: PathBuf,
+    /// At which moment, for example 2008-04-01T00:00:00+09:00
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<Timestamp>,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// How to print it.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Output {
@@ -154,6 +177,9 @@ pub struct Explain {
     /// Destination port
     #[arg(long, value_name = "PORT", default_value_t = 25)]
     pub dport: u16,
+    /// At which moment, for example 2008-04-01T00:00:00+09:00
+    #[arg(long, value_name = "TIME", requires = "policy")]
+    pub at: Option<Timestamp>,
     /// How to print it
     #[command(flatten)]
     pub output: Output,

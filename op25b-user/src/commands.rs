@@ -3,6 +3,7 @@
 mod change;
 mod check;
 mod detach;
+mod diff;
 mod explain;
 mod replay;
 mod run;
@@ -57,6 +58,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Suspend(arguments) => change::suspend(&instance, &arguments).await,
             Command::Resume => change::order(&instance, Order::Resume).await,
             Command::Check(arguments) => check::check(&arguments),
+            Command::Diff(arguments) => diff::diff(&instance, &arguments),
             Command::Explain(arguments) => explain::explain(&instance, &arguments),
             Command::Replay(arguments) => replay::replay(&arguments),
             Command::Stats(output) => stats::stats(&instance, output),

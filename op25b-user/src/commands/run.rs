@@ -31,6 +31,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
         trace: arguments.trace_frames,
         trust_clock: arguments.trust_clock,
         watch: arguments.watch,
+        resolver: arguments.resolver,
     };
     // Before the policy is looked at: that may be what is wrong.
     if Manifest::interrupted(instance)?.is_some() {
