@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use log::LevelFilter;
 
@@ -43,6 +44,13 @@ pub enum Command {
     Suspend(Suspend),
     /// Block again
     Resume,
+    /// Exempt prefixes of customers, who may send then
+    Exempt(Exceptions),
+    /// Quarantine prefixes of customers, who may not send then, whatever else is written
+    Quarantine(Exceptions),
+    /// Tell what to look after
+    #[command(subcommand)]
+    Report(Report),
     /// Tell what happens to one frame, and why, by sending it through the real kernel program
     Explain(Explain),
     /// Tell what happens to every frame of a capture, by sending each through the real kernel program
@@ -119,6 +127,75 @@ pub struct Suspend {
 pub struct Check {
     /// The policy file
     pub policy: PathBuf,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `op25b exempt` and `op25b quarantine`.
+#[derive(Debug, Args)]
+pub struct Exceptions {
+    /// The policy file, instead of the one in force
+    #[arg(long, global = true, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: ExceptionCommand,
+}
+
+/// What to do with an exemption or a quarantine.
+#[derive(Debug, Subcommand)]
+pub enum ExceptionCommand {
+    /// Write one into the policy file and put it in force
+    Add(Add),
+    /// Take one out of the policy file and put that in force
+    Remove {
+        /// Which
+        prefix: IpNetwork,
+    },
+    /// Show all, those that expire first first
+    List {
+        /// How to print it
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// `op25b exempt add`.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// Which
+    pub prefix: IpNetwork,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
+    /// Where that was decided
+    #[arg(long)]
+    pub ticket: Option<String>,
+    /// The last day, for example 2027-03-31, or the moment with its offset
+    #[arg(long, value_name = "DATE")]
+    pub expires: Option<String>,
+    /// Leave a quarantined customer the relays
+    #[arg(long)]
+    pub relays: bool,
+}
+
+/// `op25b report`.
+#[derive(Debug, Subcommand)]
+pub enum Report {
+    /// Exemptions that have expired, or expire within 30 and 7 days
+    Exemptions(ReportExemptions),
+}
+
+/// `op25b report exemptions`.
+#[derive(Debug, Args)]
+pub struct ReportExemptions {
+    /// The policy file, instead of the one in force
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Seen from which moment
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<Timestamp>,
     /// How to print it
     #[command(flatten)]
     pub output: Output,

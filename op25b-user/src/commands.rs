@@ -4,6 +4,7 @@ mod change;
 mod check;
 mod detach;
 mod diff;
+mod exceptions;
 mod explain;
 mod replay;
 mod run;
@@ -15,8 +16,9 @@ use std::fmt;
 use anyhow::Result;
 use serde::Serialize;
 
+use self::exceptions::{List, exceptions};
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Report},
     control::Order,
     instance::Instance,
 };
@@ -52,7 +54,10 @@ pub fn run(cli: Cli) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Run(arguments) => run::run(&instance, &arguments).await,
-            Command::Reload => change::order(&instance, Order::Reload).await,
+            Command::Reload => change::order(&instance, Order::Reload { why: None }).await,
+            Command::Exempt(what) => exceptions(&instance, List::Exemptions, &what).await,
+            Command::Quarantine(what) => exceptions(&instance, List::Quarantine, &what).await,
+            Command::Report(Report::Exemptions(arguments)) => exceptions::report(&instance, &arguments),
             Command::Apply(arguments) => change::apply(&instance, &arguments).await,
             Command::Confirm => change::order(&instance, Order::Confirm).await,
             Command::Suspend(arguments) => change::suspend(&instance, &arguments).await,

@@ -183,7 +183,10 @@ impl Daemon {
     pub async fn obey(&mut self, order: Order, by: &str) -> Result<String> {
         let by = printable(by);
         let done = match order {
-            Order::Reload => self.reload().await,
+            Order::Reload { why } => self.reload().await.map(|done| match why {
+                Some(why) => format!("{done}; {}", printable(&why)),
+                None => done,
+            }),
             Order::Apply { policy, confirm } => self.apply(&policy, confirm).await,
             Order::Confirm => self.confirm(),
             Order::Rollback => self.rollback().await,

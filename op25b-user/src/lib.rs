@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod diff;
 pub mod document;
 pub mod durable;
+pub mod edit;
 pub mod explain;
 pub mod generation;
 pub mod instance;

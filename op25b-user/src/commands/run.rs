@@ -62,7 +62,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
                 // Both outcomes are in the log.
-                let _ = daemon.obey(Order::Reload, "SIGHUP").await;
+                let _ = daemon.obey(Order::Reload { why: None }, "SIGHUP").await;
             }
             stream = accept(&control) => serve(&mut daemon, stream).await,
             Some(noticed) = changes.recv() => daemon.look_at_interfaces(noticed).await,
