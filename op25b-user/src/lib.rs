@@ -2,6 +2,7 @@
 //! nothing of packet offsets.
 
 pub mod attach;
+pub mod bulk;
 pub mod capture;
 pub mod cli;
 pub mod commands;
