@@ -129,7 +129,7 @@ impl Range for Range4 {
 
     #[inline(always)]
     fn top(key: u32) -> u64 {
-        key as u64
+        u64::from(key)
     }
 }
 

@@ -44,6 +44,8 @@ unsafe impl Pod for Wire<abi::Group> {}
 unsafe impl Pod for Wire<Node> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Count> {}
+// SAFETY: integers only.
+unsafe impl Pod for Wire<[u64; 2]> {}
 
 /// What a generation fixes for one interface.
 #[derive(Clone, Copy, Debug)]
