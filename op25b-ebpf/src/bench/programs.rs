@@ -34,7 +34,7 @@ static INDEX6: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 #[map]
 static TRIE4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
-static TRIE6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(1, 0);
+static TRIE6: LpmTrie<[u64; 2], u32> = LpmTrie::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
 static ROOT4: Global<Node> = Global::new(Node { base: 0, last: 0, shift: 0 });
@@ -44,13 +44,24 @@ static ROOT6: Global<Node> = Global::new(Node { base: 0, last: 0, shift: 0 });
 #[unsafe(no_mangle)]
 static LAST_KEY: Global<u32> = Global::new(0);
 
-/// A trie's key where the compiler can write it in whole words.
+/// A trie's key where its address can be written in whole words.
 #[repr(C, align(8))]
-struct Aligned<K>(Key<K>);
+struct Aligned<K> {
+    before: u32,
+    key: Key<K>,
+}
+
+impl<K> Aligned<K> {
+    #[inline(always)]
+    const fn new(length: u32, address: K) -> Self {
+        Self { before: 0, key: Key::new(length, address) }
+    }
+}
 
 impl<K> Borrow<Key<K>> for Aligned<K> {
+    #[inline(always)]
     fn borrow(&self) -> &Key<K> {
-        &self.0
+        &self.key
     }
 }
 
@@ -72,14 +83,13 @@ extern "C" fn table6(high: u64, low: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn trie4(key: u64) -> u32 {
-    TRIE4.get(Aligned(Key::new(32, key as u32))).copied().unwrap_or(0)
+    TRIE4.get(Aligned::new(32, key as u32)).copied().unwrap_or(0)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn trie6(high: u64, low: u64) -> u32 {
-    let data = [high as u32, (high >> 32) as u32, low as u32, (low >> 32) as u32];
-    TRIE6.get(Aligned(Key::new(128, data))).copied().unwrap_or(0)
+    TRIE6.get(Aligned::new(128, [high, low])).copied().unwrap_or(0)
 }
 
 /// Asks `what` about the next key.

@@ -122,8 +122,8 @@ fn one(family: Family, layout: Layout, count: usize) -> Result<Vec<Lookup>> {
 fn compare(kernel: &Kernel) -> Result<(Spread, Spread)> {
     let (mut table, mut trie) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let floor = kernel.run(What::Floor, 8 * KEYS)?;
-        table.push(kernel.run(What::Table, 8 * KEYS)? - floor);
+        let floor = kernel.run(What::Floor, 4 * KEYS)?;
+        table.push(kernel.run(What::Table, 4 * KEYS)? - floor);
         trie.push(kernel.run(What::Trie, KEYS)? - floor);
     }
     Ok((Spread::of(table), Spread::of(trie)))
