@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod attach;
+pub mod bulk;
 pub mod capture;
 pub mod cli;
 pub mod clock;

@@ -45,9 +45,9 @@ impl Size {
     fn of<R: Entry>(table: &Table<R>) -> Self {
         Self {
             ranges: table.ranges.len(),
-            buckets: table.index.len() - 1,
+            buckets: table.index.len(),
             bytes: size_of_val(table.ranges.as_slice()) + size_of_val(table.index.as_slice()),
-            lookup_steps: table.shape.halvings,
+            lookup_steps: table.steps,
         }
     }
 }
