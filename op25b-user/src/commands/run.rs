@@ -45,14 +45,21 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
     let lock = instance.lock()?;
     // Before the interfaces are looked at, so that no change of theirs goes unheard.
     let mut changes = links::listen()?;
-    let mut daemon = Daemon::start(instance, setup, ruling).await?;
-    let control = control::listen(instance)?;
-
-    // Not under systemd: nobody to tell, which is fine.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    // Before it is in force: a SIGHUP must not end it, and a command waits instead of finding nobody.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let control = control::listen(instance)?;
+    let mut daemon = match Daemon::start(instance, setup, ruling).await {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            control::close(instance);
+            return Err(error);
+        }
+    };
+
+    // Not under systemd: nobody to tell, which is fine.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
