@@ -1,29 +1,40 @@
 //! The policy file as it is written: keys and shapes, nothing of their meaning. Unknown keys are errors everywhere,
 //! because in a filter an ignored key is an open port.
 
-use std::{
-    fmt,
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+mod text;
 
+use std::{borrow::Cow, fmt};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+pub use text::{LARGEST, ReadError, parse, printable, read};
+pub(crate) use text::{excerpt, is_word};
+
+/// The JSON Schema of a policy file, as `policies/policy.schema.json` holds it.
+#[must_use]
+pub fn schema() -> Schema {
+    schemars::schema_for!(Document)
+}
+
 /// The whole file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// Of the format; 1.
+    #[schemars(range(min = 1, max = 1))]
     pub version: u32,
     /// Named in the notice and in reports.
-    pub operator: Option<String>,
-    /// See [`Unsupported`].
     #[serde(default, deserialize_with = "written")]
-    pub timezone: Option<Unsupported>,
+    #[schemars(with = "String")]
+    pub operator: Option<String>,
+    /// Where dates without a time end: a name like Asia/Tokyo; absent: UTC.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "String")]
+    pub timezone: Option<String>,
     /// Where to attach.
     #[serde(default)]
     pub interfaces: Interfaces,
@@ -35,30 +46,37 @@ pub struct Document {
     /// Prefixes that may send.
     #[serde(default)]
     pub exemptions: Vec<Exemption>,
-    /// See [`Unsupported`].
+    /// More of them: CSV with the columns prefix, reason, ticket, expires.
     #[serde(default, deserialize_with = "written")]
-    pub exemptions_file: Option<Unsupported>,
+    #[schemars(with = "String")]
+    pub exemptions_file: Option<String>,
     /// Prefixes that may not.
     #[serde(default)]
     pub quarantine: Vec<Quarantine>,
-    /// See [`Unsupported`].
+    /// More of them: CSV with the columns prefix, reason, ticket, expires, relays.
     #[serde(default, deserialize_with = "written")]
-    pub quarantine_file: Option<Unsupported>,
+    #[schemars(with = "String")]
+    pub quarantine_file: Option<String>,
     /// Sources in no group.
     pub unknown_sources: UnknownSources,
     /// Whether IPv6 is filtered at all.
     #[serde(default)]
     pub ipv6: Ipv6,
     /// IPv4 in IPv6.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "Softwire")]
     pub softwire: Option<Softwire>,
     /// See [`Unsupported`].
     #[serde(default, deserialize_with = "written")]
+    #[schemars(skip)]
     pub notice: Option<Unsupported>,
     /// See [`Unsupported`].
     #[serde(default, deserialize_with = "written")]
+    #[schemars(skip)]
     pub metrics: Option<Unsupported>,
     /// See [`Unsupported`].
     #[serde(default, deserialize_with = "written")]
+    #[schemars(skip)]
     pub history: Option<Unsupported>,
 }
 
@@ -66,14 +84,19 @@ pub struct Document {
 #[derive(Clone, Copy, Debug)]
 pub struct Unsupported;
 
-/// A key that is there is written, with a value or without.
-fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Unsupported>, D::Error> {
-    IgnoredAny::deserialize(deserializer)?;
-    Ok(Some(Unsupported))
+impl<'de> Deserialize<'de> for Unsupported {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+/// A key that is there is written: without a value it is wrong, and not absent.
+fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// The interfaces of each role.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Interfaces {
     /// Frames from customers arrive here.
@@ -94,7 +117,7 @@ pub struct Interface {
 }
 
 /// Where in the stack the filter sits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attach {
     /// XDP in the driver.
@@ -121,17 +144,33 @@ impl Attach {
     }
 }
 
+/// An interface with how to attach.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Long {
+    /// As `ip link` shows it.
+    name: String,
+    /// Where in the stack.
+    #[serde(default)]
+    attach: Attach,
+}
+
+impl JsonSchema for Interface {
+    fn schema_name() -> Cow<'static, str> {
+        "Interface".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "One interface: its name, or its name and how to attach.",
+            "anyOf": [{ "type": "string" }, generator.subschema_for::<Long>()],
+        })
+    }
+}
+
 // Not an untagged enum: that would swallow the message about the wrong key.
 impl<'de> Deserialize<'de> for Interface {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Long {
-            name: String,
-            #[serde(default)]
-            attach: Attach,
-        }
-
         struct ShortOrLong;
 
         impl<'de> Visitor<'de> for ShortOrLong {
@@ -156,24 +195,26 @@ impl<'de> Deserialize<'de> for Interface {
 }
 
 /// A mail server of the provider.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Relay {
     /// Its name in reports.
     pub name: String,
-    /// See [`Unsupported`].
+    /// Its name in the DNS; resolved where no addresses are written, compared with them where they are.
     #[serde(default, deserialize_with = "written")]
-    pub hostname: Option<Unsupported>,
-    /// See [`Unsupported`].
+    #[schemars(with = "String")]
+    pub hostname: Option<String>,
+    /// Where answers of the DNS must lie.
     #[serde(default, deserialize_with = "written")]
-    pub within: Option<Unsupported>,
+    #[schemars(with = "Vec<String>")]
+    pub within: Option<Vec<String>>,
     /// Addresses or prefixes.
     #[serde(default)]
     pub addresses: Vec<String>,
 }
 
 /// A customer group.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Customer {
     /// Its name in reports.
@@ -181,37 +222,44 @@ pub struct Customer {
     /// Whose packets these are.
     #[serde(default)]
     pub prefixes: Vec<String>,
-    /// See [`Unsupported`].
+    /// More of them, one a line, `#` starts a comment; beside the policy file.
     #[serde(default, deserialize_with = "written")]
-    pub prefixes_file: Option<Unsupported>,
+    #[schemars(with = "String")]
+    pub prefixes_file: Option<String>,
     /// Must be written.
     pub mode: Mode,
-    /// See [`Unsupported`].
+    /// When `mode: enforce` begins, `monitor` until then: a moment with its offset, 2008-04-01T00:00:00+09:00.
     #[serde(default, deserialize_with = "written")]
-    pub enforce_from: Option<Unsupported>,
+    #[schemars(with = "String")]
+    pub enforce_from: Option<String>,
     /// What happens to a blocked packet.
     #[serde(default)]
     pub action: Action,
     /// Relays the group may reach; absent: all of them.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "Vec<String>")]
     pub relays: Option<Vec<String>>,
     /// Where port 25 is blocked; empty: everywhere.
     #[serde(default)]
     pub destinations: Vec<String>,
     /// Packets from port 25, on `upstream` interfaces.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "Mode")]
     pub return_path: Option<Mode>,
-    /// See [`Unsupported`].
+    /// Many customers behind one address (CGN, MAP-E): nobody is told apart.
+    #[serde(default)]
+    pub shared: bool,
+    /// Length of the prefix that is one IPv6 customer; absent: 64.
     #[serde(default, deserialize_with = "written")]
-    pub shared: Option<Unsupported>,
-    /// See [`Unsupported`].
-    #[serde(default, deserialize_with = "written")]
-    pub ipv6_source_length: Option<Unsupported>,
+    #[schemars(with = "i64", range(min = 48, max = 64))]
+    pub ipv6_source_length: Option<i64>,
     /// Allows a prefix of length 0.
     #[serde(default)]
     pub allow_any: bool,
 }
 
 /// What a group does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Nothing.
@@ -235,7 +283,7 @@ impl Mode {
 }
 
 /// What happens to a blocked packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// It vanishes.
@@ -248,40 +296,50 @@ pub enum Action {
 }
 
 /// Prefixes that may send.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Exemption {
     /// Which.
     pub prefixes: Vec<String>,
     /// Why.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "String")]
     pub reason: Option<String>,
     /// Where that was decided.
-    pub ticket: Option<String>,
-    /// See [`Unsupported`].
     #[serde(default, deserialize_with = "written")]
-    pub expires: Option<Unsupported>,
+    #[schemars(with = "String")]
+    pub ticket: Option<String>,
+    /// The last day, 2027-03-31, or a moment with its offset, 2027-03-31T12:00:00+09:00.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "String")]
+    pub expires: Option<String>,
 }
 
 /// Prefixes that may not send, whatever else is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Quarantine {
     /// Which.
     pub prefixes: Vec<String>,
     /// Why.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "String")]
     pub reason: Option<String>,
     /// Where that was decided.
-    pub ticket: Option<String>,
-    /// See [`Unsupported`].
     #[serde(default, deserialize_with = "written")]
-    pub expires: Option<Unsupported>,
+    #[schemars(with = "String")]
+    pub ticket: Option<String>,
+    /// The last day, 2027-03-31, or a moment with its offset, 2027-03-31T12:00:00+09:00.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "String")]
+    pub expires: Option<String>,
     /// Leaves them the relays.
     #[serde(default)]
     pub relays: bool,
 }
 
 /// What happens to a source in no group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UnknownSources {
     /// It passes, counted.
@@ -291,7 +349,7 @@ pub enum UnknownSources {
 }
 
 /// Whether IPv6 is filtered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ipv6 {
     /// By the groups' IPv6 prefixes.
@@ -302,7 +360,7 @@ pub enum Ipv6 {
 }
 
 /// IPv4 in IPv6.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "`{identify_by: outer}` or `{identify_by: inner}`")]
 pub struct Softwire {
     /// Which address names the customer.
@@ -311,7 +369,7 @@ pub struct Softwire {
 }
 
 /// Which address of a softwire names the customer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdentifyBy {
     /// The IPv6 one.
@@ -319,158 +377,4 @@ pub enum IdentifyBy {
     Outer,
     /// The IPv4 one.
     Inner,
-}
-
-/// A text that is no policy file, or cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The file.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Larger than [`LARGEST`].
-    #[error("{}: larger than {} MiB", path.display(), LARGEST >> 20)]
-    Large {
-        /// Which.
-        path: PathBuf,
-    },
-    /// A text that would take the reader more time or memory than a policy is worth.
-    #[error("{path}:{line}: {what}")]
-    Hostile {
-        /// Which.
-        path: String,
-        /// From 1.
-        line: usize,
-        /// What is too much.
-        what: &'static str,
-    },
-    /// Its YAML, a key or a value.
-    #[error("{path}:{line}: {message}")]
-    Yaml {
-        /// Which.
-        path: String,
-        /// From 1; 1 where YAML names none.
-        line: usize,
-        /// One line.
-        message: String,
-    },
-}
-
-/// Largest policy file that is read, in bytes.
-pub const LARGEST: u64 = 64 << 20;
-
-/// Reads a policy file.
-///
-/// # Errors
-///
-/// When it cannot be read or is not of this shape.
-pub fn read(path: &Path) -> Result<(Document, String), ReadError> {
-    let failed = |source| ReadError::File { path: path.to_owned(), source };
-    let mut text = String::new();
-    // Not by the file's size: devices and pipes have none.
-    File::open(path).map_err(failed)?.take(LARGEST + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > LARGEST {
-        return Err(ReadError::Large { path: path.to_owned() });
-    }
-    let document = parse(&text, &path.display().to_string())?;
-    Ok((document, text))
-}
-
-/// Parses the text of a policy file; `path` is named in errors.
-///
-/// # Errors
-///
-/// When the text is not of this shape.
-pub fn parse(text: &str, path: &str) -> Result<Document, ReadError> {
-    bounded(text, path)?;
-    serde_yaml::from_str(text).map_err(|error| {
-        let message = error.to_string();
-        // YAML's own " at line 3 column 5" says again what the prefix says.
-        let message = message.rfind(" at line ").map_or(message.as_str(), |end| &message[..end]);
-        let line = error.location().map_or(1, |location| location.line().max(1));
-        let key = message.split_once("duplicate field `").and_then(|(_, rest)| rest.strip_suffix('`'));
-        let (line, message) = match key {
-            // YAML names the line where the mapping starts.
-            Some(key) => (
-                second_line_with_key(text, line, key),
-                format!("key `{key}` is written twice; take one of them out"),
-            ),
-            None => (line, message.to_owned()),
-        };
-        ReadError::Yaml { path: path.to_owned(), line, message: printable(&message) }
-    })
-}
-
-/// Control characters made visible: what a file contains must not move anybody's cursor or forge a line.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|char| if char.is_control() { char.escape_default().collect() } else { vec![char] })
-        .collect()
-}
-
-/// The line from `start` on that has this key for the second time.
-fn second_line_with_key(text: &str, start: usize, key: &str) -> usize {
-    if text.lines().nth(start - 1).is_some_and(|line| words(line, &format!("{key}:")) > 1) {
-        return start;
-    }
-    let is_key = |line: &str| {
-        line.trim_start_matches([' ', '-']).strip_prefix(key).is_some_and(|rest| rest.starts_with(':'))
-    };
-    let mut lines =
-        (1..).zip(text.lines()).skip(start - 1).filter(|(_, line)| is_key(line)).map(|(number, _)| number);
-    let first = lines.next().unwrap_or(start);
-    lines.next().unwrap_or(first)
-}
-
-/// How often a line has `word` outside its comment, and not as a part of a longer one.
-pub(crate) fn words(line: &str, word: &str) -> usize {
-    let line = line.split(" #").next().unwrap_or(line);
-    if word.is_empty() || line.trim_start().starts_with('#') {
-        return 0;
-    }
-    let part_of_word = |char: char| char.is_alphanumeric() || "./:-_".contains(char);
-    let whole = |start: &usize| {
-        let before = line[..*start].chars().next_back();
-        let behind = line[start + word.len()..].chars().next();
-        // `mode:` ends with what may stand in a word.
-        let ends = word.ends_with(':') || !behind.is_some_and(part_of_word);
-        ends && !before.is_some_and(part_of_word)
-    };
-    line.match_indices(word).map(|(start, _)| start).filter(whole).count()
-}
-
-/// Brackets open at once, levels of `- - -` in one line, and columns of indentation: a policy has four levels.
-const DEEPEST: usize = 64;
-
-/// Refuses what the YAML reader would take quadratic time or unbounded memory for: deep nesting, and long texts
-/// repeated by aliases.
-fn bounded(text: &str, path: &str) -> Result<(), ReadError> {
-    let mut open = 0_usize;
-    let mut longest = 0;
-    let mut aliases = 0_usize;
-    for (number, line) in text.lines().enumerate() {
-        let hostile = |what| ReadError::Hostile { path: path.to_owned(), line: number + 1, what };
-        let indentation = line.len() - line.trim_start_matches([' ', '-', '?']).len();
-        for byte in line.bytes() {
-            match byte {
-                b'[' | b'{' => open += 1,
-                b']' | b'}' => open = open.saturating_sub(1),
-                b'*' => aliases += 1,
-                _ => {}
-            }
-            if open > DEEPEST || indentation > 2 * DEEPEST {
-                return Err(hostile("nested too deeply"));
-            }
-        }
-        longest = longest.max(line.len());
-        if aliases.saturating_mul(longest) as u64 > LARGEST {
-            return Err(hostile("too much text repeated by aliases"));
-        }
-    }
-    Ok(())
 }
