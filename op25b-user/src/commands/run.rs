@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     signal::unix::{SignalKind, signal},
     time::MissedTickBehavior,
 };
 
 use crate::{
     cli,
-    control::{self, Order, Reply},
+    control::{self, Order, Reply, Request},
     daemon::{Daemon, Ruling, Setup},
     generation,
     instance::Instance,
@@ -49,7 +49,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let control = control::listen(instance)?;
+    let mut control = control::take(control::listen(instance)?);
     let mut daemon = match Daemon::start(instance, setup, ruling).await {
         Ok(daemon) => daemon,
         Err(error) => {
@@ -70,7 +70,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
                 // Both outcomes are in the log.
                 let _ = daemon.obey(Order::Reload, "SIGHUP").await;
             }
-            stream = accept(&control) => serve(&mut daemon, stream).await,
+            Some((request, stream)) = control.recv() => serve(&mut daemon, request, stream).await,
             Some(noticed) = changes.recv() => daemon.look_at_interfaces(noticed).await,
             _ = tick.tick() => daemon.tick().await,
         }
@@ -81,22 +81,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
     Ok(())
 }
 
-async fn accept(control: &UnixListener) -> UnixStream {
-    loop {
-        match control.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) => {
-                log::warn!("cannot take a command: {error}");
-                tokio::time::sleep(TICK).await;
-            }
-        }
-    }
-}
-
-async fn serve(daemon: &mut Daemon, mut stream: UnixStream) {
-    let reply = match control::hear(&mut stream).await {
-        Ok(request) => Reply::from(daemon.obey(request.order, &request.by).await),
-        Err(error) => Reply::from(Err(error)),
-    };
+async fn serve(daemon: &mut Daemon, request: Request, mut stream: UnixStream) {
+    let reply = Reply::from(daemon.obey(request.order, &request.by).await);
     control::answer(&mut stream, &reply).await;
 }
