@@ -214,7 +214,7 @@ impl Daemon {
         let hash = here.policy.hash.clone();
         let before = self.rule(here).await?;
         let Some(seconds) = confirm else {
-            self.settle_on_text()?;
+            self.settle_on_text_or(before).await?;
             return Ok(format!(
                 "generation {}: {} is in force, and is {} now",
                 self.manifest.generation,
@@ -265,8 +265,8 @@ impl Daemon {
         };
         let ruling = Ruling::parse(text, &self.setup.policy, &self.setup.overridden)
             .with_context(|| format!("the policy kept as {} does not hold any more", kept.display()))?;
-        self.rule(ruling).await?;
-        self.settle_on_text()?;
+        let before = self.rule(ruling).await?;
+        self.settle_on_text_or(before).await?;
         Ok(format!(
             "generation {}: rolled back to the policy before, which is {} again",
             self.manifest.generation,
@@ -465,6 +465,15 @@ impl Daemon {
     }
 
     /// Writes the state down. Only a clock that can be trusted says which dates have come for good.
+    /// The same, or else what was in force before is again.
+    async fn settle_on_text_or(&mut self, before: Ruling) -> Result<()> {
+        if let Err(error) = self.settle_on_text() {
+            self.rule(before).await.context("the policy before cannot be put in force again")?;
+            return Err(error.context("the policy before is in force again"));
+        }
+        Ok(())
+    }
+
     fn remember(&mut self) -> Result<()> {
         if self.setup.trust_clock || clock::is_synchronised() {
             self.state.reached = self.state.reached.max(self.moment);
