@@ -116,7 +116,9 @@ impl Daemon {
             log::warn!("{warning}");
         }
         let now = Timestamp::now();
-        state.suspension.take_if(|suspension| suspension.until <= now);
+        if let Some(over) = state.suspension.take_if(|suspension| suspension.until <= now) {
+            log::warn!("the suspension until {:.0} ended while no daemon ran", over.until);
+        }
         let unconfirmed = state.unconfirmed.take();
         let moment = now.max(state.reached);
         report_missed(&ruling.policy, previous.as_ref(), moment);
