@@ -355,7 +355,8 @@ impl Daemon {
             log::warn!("{done}: the suspension is over");
         }
         self.take_dates(now).await?;
-        if self.setup.watch && self.watched.has_settled_on_another() {
+        // What changes during a trial is taken after it.
+        if self.setup.watch && self.state.unconfirmed.is_none() && self.watched.has_settled_on_another() {
             match self.reload().await {
                 Ok(done) => log::info!("{done} (the file has changed)"),
                 Err(error) => log::warn!("the file has changed, the policy in force stays: {error:#}"),
