@@ -5,10 +5,15 @@ mod text;
 
 use std::{borrow::Cow, fmt};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{
+    JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema, transform::RecursiveTransform,
+};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{self, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{
+        self, IgnoredAny, MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
 };
 
 pub use text::{LARGEST, ReadError, parse, printable, read};
@@ -17,7 +22,16 @@ pub(crate) use text::{excerpt, is_word};
 /// The JSON Schema of a policy file, as `policies/policy.schema.json` holds it.
 #[must_use]
 pub fn schema() -> Schema {
-    schemars::schema_for!(Document)
+    // An absent key is no key without a value.
+    let absent = |schema: &mut Schema| {
+        if schema.get("default").is_some_and(serde_json::Value::is_null) {
+            schema.remove("default");
+        }
+    };
+    SchemaSettings::default()
+        .with_transform(RecursiveTransform(absent))
+        .into_generator()
+        .into_root_schema_for::<Document>()
 }
 
 /// The whole file.
@@ -93,6 +107,25 @@ impl<'de> Deserialize<'de> for Unsupported {
 /// A key that is there is written: without a value it is wrong, and not absent.
 fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// The same for a list, which YAML's reader takes for empty where nothing is written.
+fn written_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    struct List;
+
+    impl<'de> Visitor<'de> for List {
+        type Value = Vec<String>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list, `[]` for none")
+        }
+
+        fn visit_seq<S: SeqAccess<'de>>(self, list: S) -> Result<Vec<String>, S::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(list))
+        }
+    }
+
+    deserializer.deserialize_any(List).map(Some)
 }
 
 /// The interfaces of each role.
@@ -205,7 +238,7 @@ pub struct Relay {
     #[schemars(with = "String")]
     pub hostname: Option<String>,
     /// Where answers of the DNS must lie.
-    #[serde(default, deserialize_with = "written")]
+    #[serde(default, deserialize_with = "written_list")]
     #[schemars(with = "Vec<String>")]
     pub within: Option<Vec<String>>,
     /// Addresses or prefixes.
@@ -236,7 +269,7 @@ pub struct Customer {
     #[serde(default)]
     pub action: Action,
     /// Relays the group may reach; absent: all of them.
-    #[serde(default, deserialize_with = "written")]
+    #[serde(default, deserialize_with = "written_list")]
     #[schemars(with = "Vec<String>")]
     pub relays: Option<Vec<String>>,
     /// Where port 25 is blocked; empty: everywhere.
@@ -302,12 +335,8 @@ pub struct Exemption {
     /// Which.
     pub prefixes: Vec<String>,
     /// Why.
-    #[serde(default, deserialize_with = "written")]
-    #[schemars(with = "String")]
     pub reason: Option<String>,
     /// Where that was decided.
-    #[serde(default, deserialize_with = "written")]
-    #[schemars(with = "String")]
     pub ticket: Option<String>,
     /// The last day, 2027-03-31, or a moment with its offset, 2027-03-31T12:00:00+09:00.
     #[serde(default, deserialize_with = "written")]
@@ -322,12 +351,8 @@ pub struct Quarantine {
     /// Which.
     pub prefixes: Vec<String>,
     /// Why.
-    #[serde(default, deserialize_with = "written")]
-    #[schemars(with = "String")]
     pub reason: Option<String>,
     /// Where that was decided.
-    #[serde(default, deserialize_with = "written")]
-    #[schemars(with = "String")]
     pub ticket: Option<String>,
     /// The last day, 2027-03-31, or a moment with its offset, 2027-03-31T12:00:00+09:00.
     #[serde(default, deserialize_with = "written")]

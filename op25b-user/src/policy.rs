@@ -2,10 +2,13 @@
 //! tables or the kernel.
 
 mod companion;
+mod customers;
+mod exceptions;
 mod nesting;
 mod places;
 mod ports;
 mod reader;
+mod relays;
 mod values;
 mod warnings;
 

@@ -48,8 +48,8 @@ pub enum ReadError {
     },
 }
 
-/// Largest policy file that is read, in bytes.
-pub const LARGEST: u64 = 64 << 20;
+/// Largest policy file that is read, in bytes: YAML is slow. Prefixes by the million lie in files of their own.
+pub const LARGEST: u64 = 16 << 20;
 
 /// Reads a policy file.
 ///
@@ -144,30 +144,45 @@ pub(crate) fn is_word(line: &str, start: usize, word: &str) -> bool {
 
 /// Brackets open at once, levels of `- - -` in one line, and columns of indentation: a policy has four levels.
 const DEEPEST: usize = 64;
+/// Values and keys at most: each costs the YAML reader more than a hundred bytes of memory.
+const MOST_NODES: usize = 2 << 20;
 
-/// Refuses what the YAML reader would take quadratic time or unbounded memory for: deep nesting, and long texts
-/// repeated by aliases.
+/// Refuses what the YAML reader would take quadratic time or unbounded memory for: deep nesting, very many values, and
+/// long texts repeated by aliases.
 fn bounded(text: &str, path: &str) -> Result<(), ReadError> {
     let mut open = 0_usize;
     let mut longest = 0;
     let mut aliases = 0_usize;
+    let mut nodes = 0_usize;
     for (number, line) in text.lines().enumerate() {
-        let hostile = |what| ReadError::Hostile { path: path.to_owned(), line: number + 1, what };
+        let hostile = |what| Err(ReadError::Hostile { path: path.to_owned(), line: number + 1, what });
         let indentation = line.len() - line.trim_start_matches([' ', '-', '?']).len();
+        nodes += 1;
         for byte in line.bytes() {
             match byte {
-                b'[' | b'{' => open += 1,
+                b'[' | b'{' => {
+                    open += 1;
+                    nodes += 1;
+                }
                 b']' | b'}' => open = open.saturating_sub(1),
                 b'*' => aliases += 1,
+                b',' => nodes += 1,
                 _ => {}
             }
-            if open > DEEPEST || indentation > 2 * DEEPEST {
-                return Err(hostile("nested too deeply"));
+            if open > DEEPEST {
+                return hostile("nested too deeply");
             }
+        }
+        if indentation > 2 * DEEPEST {
+            return hostile("nested too deeply");
+        }
+        nodes += line.bytes().take(indentation).filter(|byte| *byte != b' ').count();
+        if nodes > MOST_NODES {
+            return hostile("too many values for a policy; put prefixes into a `prefixes_file`");
         }
         longest = longest.max(line.len());
         if aliases.saturating_mul(longest) as u64 > LARGEST {
-            return Err(hostile("too much text repeated by aliases"));
+            return hostile("too much text repeated by aliases");
         }
     }
     Ok(())

@@ -186,22 +186,21 @@ impl Reader<'_> {
                 }
             }
         }
-        exception_texts(&exception)?;
-        Ok(exception)
+        not_one_line(&exception).map_or(Ok(exception), |(_, error)| Err(error))
     }
 }
 
-/// Reasons and tickets go into terminals, logs and pages.
-pub(super) fn exception_texts(exception: &Exception) -> Result<(), String> {
-    for (key, text) in [("reason", &exception.reason), ("ticket", &exception.ticket)] {
-        if let Some(text) = text.as_ref().filter(|text| text.chars().any(char::is_control)) {
-            return Err(format!(
-                "{key} {:?}: write one line without control characters, and close every quote",
-                excerpt(text)
-            ));
-        }
-    }
-    Ok(())
+/// The key of a text that is not one line, and what is wrong: reasons and tickets go into terminals, logs and pages.
+pub(super) fn not_one_line(exception: &Exception) -> Option<(&'static str, String)> {
+    let texts = [("reason", &exception.reason), ("ticket", &exception.ticket)];
+    texts.into_iter().find_map(|(key, text)| {
+        let text = text.as_ref().filter(|text| text.chars().any(char::is_control))?;
+        let shown = excerpt(text);
+        Some((
+            key,
+            format!("{key} {shown:?}: write one line without control characters, and close every quote"),
+        ))
+    })
 }
 
 /// The columns' names, of which `known` may be written.

@@ -1,4 +1,4 @@
-//! The groups' prefixes as they lie in one another.
+//! Prefixes as they lie in one another, each with its group.
 
 use ipnetwork::IpNetwork;
 
@@ -17,7 +17,7 @@ pub(super) struct Nested {
 pub(super) struct Nesting(Vec<Nested>);
 
 impl Nesting {
-    /// From prefixes in order, none of them twice, each with its group.
+    /// From prefixes in order.
     pub(super) fn new(sorted: impl Iterator<Item = (IpNetwork, u32)>) -> Self {
         let mut all: Vec<Nested> = Vec::with_capacity(sorted.size_hint().0);
         for (prefix, group) in sorted {

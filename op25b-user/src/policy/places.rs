@@ -35,7 +35,7 @@ impl Origin {
 }
 
 /// Bytes of the policy's text that are searched at most: the places in a hostile one are not worth more.
-const PATIENCE: usize = 512 << 20;
+const PATIENCE: usize = 256 << 20;
 
 /// The policy's text and the names of its files.
 pub(super) struct Places<'t> {
