@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
+    sync::mpsc,
     time::timeout,
 };
 
@@ -142,12 +143,34 @@ pub fn close(instance: &Instance) {
     }
 }
 
+/// What commands want, each with where its answer goes; those that say nothing keep no other waiting.
+#[must_use]
+pub fn take(listener: UnixListener) -> mpsc::Receiver<(Request, UnixStream)> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(hand_over(stream, sender.clone()))),
+                Err(error) => {
+                    log::warn!("cannot take a command: {error}");
+                    tokio::time::sleep(PATIENCE).await;
+                }
+            }
+        }
+    });
+    receiver
+}
+
+async fn hand_over(mut stream: UnixStream, sender: mpsc::Sender<(Request, UnixStream)>) {
+    match hear(&mut stream).await {
+        // Nobody takes it when the daemon ends: the command sees the connection close.
+        Ok(request) => drop(sender.send((request, stream)).await),
+        Err(error) => answer(&mut stream, &Reply::from(Err(error))).await,
+    }
+}
+
 /// Reads what a command wants.
-///
-/// # Errors
-///
-/// When it says nothing that can be understood, or not in time.
-pub async fn hear(stream: &mut UnixStream) -> Result<Request> {
+async fn hear(stream: &mut UnixStream) -> Result<Request> {
     let mut line = String::new();
     let mut reader = BufReader::new(stream).take(LONGEST);
     timeout(PATIENCE, reader.read_line(&mut line)).await.context("a command says nothing")??;

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
@@ -50,6 +51,8 @@ pub struct Ruling {
     /// As it is meant.
     pub policy: Policy,
     text: String,
+    /// The file before it was read: what is written while it is read is another one.
+    looked: Option<Look>,
 }
 
 impl Ruling {
@@ -59,10 +62,11 @@ impl Ruling {
     ///
     /// When it is not valid.
     pub fn read(path: &Path, overridden: &Override) -> Result<Self> {
+        let looked = look(path);
         let (document, text) = document::read(path).map_err(|error| No::Input(error.to_string()))?;
         let policy = Policy::from_document(document, &path.display().to_string(), &text, overridden)
             .map_err(|invalid| No::Input(invalid.to_string()))?;
-        Ok(Self { policy, text })
+        Ok(Self { policy, text, looked: Some(looked) })
     }
 
     /// A text as it reads in place of the file at `path`.
@@ -71,7 +75,7 @@ impl Ruling {
         let document = document::parse(&text, &path).map_err(|error| No::Input(error.to_string()))?;
         let policy = Policy::from_document(document, &path, &text, overridden)
             .map_err(|invalid| No::Input(invalid.to_string()))?;
-        Ok(Self { policy, text })
+        Ok(Self { policy, text, looked: None })
     }
 }
 
@@ -125,7 +129,9 @@ impl Daemon {
             log::warn!("{warning}");
         }
         let now = Timestamp::now();
-        state.suspension.take_if(|suspension| suspension.until <= now);
+        if let Some(over) = state.suspension.take_if(|suspension| suspension.until <= now) {
+            log::warn!("the suspension until {:.0} ended while no daemon ran", over.until);
+        }
         let unconfirmed = state.unconfirmed.take();
         let moment = now.max(state.reached);
         report_missed(&ruling.policy, previous.as_ref(), moment);
@@ -149,7 +155,7 @@ impl Daemon {
                 setup.policy.display()
             );
         }
-        let watched = Watched::new(&setup.policy, &ruling.policy);
+        let watched = Watched::new(&setup.policy, &ruling);
         let mut daemon = Self {
             instance: instance.clone(),
             setup,
@@ -204,7 +210,7 @@ impl Daemon {
     async fn reload(&mut self) -> Result<String> {
         self.refuse_during_trial()?;
         let ruling = Ruling::read(&self.setup.policy, &self.setup.overridden)?;
-        self.watched = Watched::new(&self.setup.policy, &ruling.policy);
+        self.watched = Watched::new(&self.setup.policy, &ruling);
         self.rule(ruling).await?;
         self.archive();
         Ok(format!("generation {}: {} is in force", self.manifest.generation, self.setup.policy.display()))
@@ -212,7 +218,7 @@ impl Daemon {
 
     async fn apply(&mut self, path: &Path, confirm: Option<u64>) -> Result<String> {
         self.refuse_during_trial()?;
-        if path == self.setup.policy {
+        if same_file(path, &self.setup.policy) {
             return Err(No::Input(format!(
                 "{} is the policy file itself; `op25b reload` puts it in force, `op25b apply` takes another file and \
                  replaces this one when all is well",
@@ -233,7 +239,7 @@ impl Daemon {
         let hash = here.policy.hash.clone();
         let before = self.rule(here).await?;
         let Some(seconds) = confirm else {
-            self.settle_on_text()?;
+            self.settle_on_text_or(before).await?;
             return Ok(format!(
                 "generation {}: {} is in force, and is {} now",
                 self.manifest.generation,
@@ -284,8 +290,8 @@ impl Daemon {
         };
         let ruling = Ruling::parse(text, &self.setup.policy, &self.setup.overridden)
             .with_context(|| format!("the policy kept as {} does not hold any more", kept.display()))?;
-        self.rule(ruling).await?;
-        self.settle_on_text()?;
+        let before = self.rule(ruling).await?;
+        self.settle_on_text_or(before).await?;
         Ok(format!(
             "generation {}: rolled back to the policy before, which is {} again",
             self.manifest.generation,
@@ -380,7 +386,8 @@ impl Daemon {
             self.unsettled = false;
         }
         self.take_dates(now).await?;
-        if self.setup.watch && self.watched.has_settled_on_another() {
+        // What changes during a trial is taken after it.
+        if self.setup.watch && self.state.unconfirmed.is_none() && self.watched.has_settled_on_another() {
             match self.reload().await {
                 Ok(done) => log::info!("{done} (the file has changed)"),
                 Err(error) => log::warn!("the file has changed, the policy in force stays: {error:#}"),
@@ -488,8 +495,17 @@ impl Daemon {
     /// The policy in force becomes what the policy file says.
     fn settle_on_text(&mut self) -> Result<()> {
         durable::replace(&self.setup.policy, &self.ruling.text)?;
-        self.watched = Watched::new(&self.setup.policy, &self.ruling.policy);
+        self.watched = Watched::new(&self.setup.policy, &self.ruling);
         self.archive();
+        Ok(())
+    }
+
+    /// The same, or else what was in force before is again.
+    async fn settle_on_text_or(&mut self, before: Ruling) -> Result<()> {
+        if let Err(error) = self.settle_on_text() {
+            self.rule(before).await.context("the policy before cannot be put in force again")?;
+            return Err(error.context("the policy before is in force again"));
+        }
         Ok(())
     }
 
@@ -565,17 +581,21 @@ struct Watched {
     next: Instant,
 }
 
-/// Length and time of change of a file, where it is there.
-type Look = Option<(u64, SystemTime)>;
+/// What tells a file from the one that was there before, where it is there: number, length, and when it was written
+/// and put there (`cp -p`, `tar` and image builders set the first of the two times as they like).
+type Look = Option<(u64, u64, SystemTime, i64, i64)>;
 
 /// How often the files are looked at.
 const WATCH: Duration = Duration::from_millis(500);
 
 impl Watched {
-    fn new(path: &Path, policy: &Policy) -> Self {
+    fn new(path: &Path, ruling: &Ruling) -> Self {
         let files: Vec<PathBuf> =
-            std::iter::once(path.to_owned()).chain(policy.files.iter().cloned()).collect();
-        let known = look(&files);
+            std::iter::once(path.to_owned()).chain(ruling.policy.files.iter().cloned()).collect();
+        let mut known: Vec<Look> = files.iter().map(|file| look(file)).collect();
+        if let (Some(known), Some(looked)) = (known.first_mut(), ruling.looked) {
+            *known = looked;
+        }
         Self { files, known, seen: None, next: Instant::now() }
     }
 
@@ -585,7 +605,7 @@ impl Watched {
             return false;
         }
         self.next = Instant::now() + WATCH;
-        let now = look(&self.files);
+        let now: Vec<Look> = self.files.iter().map(|file| look(file)).collect();
         if now == self.known {
             self.seen = None;
             return false;
@@ -600,9 +620,13 @@ impl Watched {
     }
 }
 
-fn look(files: &[PathBuf]) -> Vec<Look> {
-    files
-        .iter()
-        .map(|file| fs::metadata(file).and_then(|file| Ok((file.len(), file.modified()?))).ok())
-        .collect()
+/// Whether two paths lead to one file, through links too.
+fn same_file(one: &Path, other: &Path) -> bool {
+    let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    one == other || file(one).is_some_and(|one| file(other) == Some(one))
+}
+
+fn look(file: &Path) -> Look {
+    let file = fs::metadata(file).ok()?;
+    Some((file.ino(), file.len(), file.modified().ok()?, file.ctime(), file.ctime_nsec()))
 }

@@ -236,7 +236,7 @@ fn walk<R: Entry>(old: &Table<R>, new: &Table<R>, mut each: impl FnMut((u128, u1
     let mut span: Option<(u128, (u32, u32))> = None;
     let mut start = 0;
     loop {
-        let pair = (old.ranges[in_old].holds(), new.ranges[in_new].holds());
+        let pair = (old.ranges[in_old].value(), new.ranges[in_new].value());
         match span {
             Some((first, before)) if before != pair => {
                 each((first, start - 1), before);
@@ -245,7 +245,7 @@ fn walk<R: Entry>(old: &Table<R>, new: &Table<R>, mut each: impl FnMut((u128, u1
             Some(_) => {}
             None => span = Some((start, pair)),
         }
-        let next = |table: &Table<R>, at: usize| table.ranges.get(at + 1).map(Entry::begin);
+        let next = |table: &Table<R>, at: usize| table.ranges.get(at + 1).map(|range| range.address());
         let (next_old, next_new) = (next(old, in_old), next(new, in_new));
         let Some(nearest) = next_old.into_iter().chain(next_new).min() else { break };
         in_old += usize::from(next_old == Some(nearest));

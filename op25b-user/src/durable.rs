@@ -1,10 +1,15 @@
 //! Files that are there whole or not at all, whatever happens while they are written.
 
-use std::{fs, io::Write as _, path::Path};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{MetadataExt as _, fchown},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 
-/// Replaces a file in one step; one that was there keeps its permissions, a new one is the owner's alone.
+/// Replaces a file in one step; one that was there keeps its owner and its permissions, a new one is the owner's alone.
 ///
 /// # Errors
 ///
@@ -16,6 +21,8 @@ pub fn replace(path: &Path, text: &str) -> Result<()> {
     let mut beside = tempfile::NamedTempFile::new_in(directory).with_context(failed)?;
     beside.write_all(text.as_bytes()).with_context(failed)?;
     if let Ok(there) = fs::metadata(path) {
+        // First, since a change of the owner takes bits away.
+        fchown(beside.as_file(), Some(there.uid()), Some(there.gid())).with_context(failed)?;
         beside.as_file().set_permissions(there.permissions()).with_context(failed)?;
     }
     beside.as_file().sync_all().with_context(failed)?;

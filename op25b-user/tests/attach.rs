@@ -1,5 +1,6 @@
 //! The filter on real interfaces of a real kernel: what arrives, what is counted, what stays and what goes.
 
+#[allow(dead_code, reason = "other tests use more of it")]
 mod lab;
 
 use std::{
@@ -7,10 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::{
-            fs::PermissionsExt as _,
-            process::{CommandExt as _, ExitStatusExt as _},
-        },
+        unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     },
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -19,11 +17,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Filter, KURUME, Namespace, eventually, finish, syn};
-use nix::{
-    sys::signal::Signal,
-    unistd::{Gid, Uid, setgid, setgroups, setuid},
-};
+use lab::{Filter, KURUME, Namespace, eventually, syn};
+use nix::sys::signal::Signal;
 
 /// Of `policies/kurume.yaml`: group residential, enforcing.
 const CUSTOMER: [&str; 2] = ["203.0.113.10", "2001:db8:1000::10"];
@@ -725,42 +720,6 @@ fn an_instance_runs_once() -> Result<()> {
     Ok(())
 }
 
-/// Runs op25b as nobody, without capabilities, from a copy that nobody may read.
-fn as_nobody(site: &Site, filter: &Filter<'_>, arguments: &[&str]) -> Result<lab::Answer> {
-    let directory = tempfile::tempdir()?;
-    let copy = directory.path().join("op25b");
-    fs::copy(lab::op25b(), &copy)?;
-    for path in [directory.path(), &copy] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-    }
-    let instance = filter.state().file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-    let mut command = site.edge.command(&copy)?;
-    command.args(["--instance", &instance]).args(arguments);
-    // SAFETY: between fork and exec it only makes system calls.
-    unsafe {
-        command.pre_exec(|| {
-            setgroups(&[])?;
-            setgid(Gid::from_raw(65_534))?;
-            setuid(Uid::from_raw(65_534))?;
-            Ok(())
-        });
-    }
-    // A child that another test is just starting may still have the copy open for writing.
-    let mut answer = finish(&mut command, Duration::from_secs(10));
-    for _ in 0..100 {
-        let Err(error) = &answer else { break };
-        if error
-            .downcast_ref::<io::Error>()
-            .is_none_or(|error| error.kind() != io::ErrorKind::ExecutableFileBusy)
-        {
-            break;
-        }
-        thread::sleep(Duration::from_millis(20));
-        answer = finish(&mut command, Duration::from_secs(10));
-    }
-    answer
-}
-
 fn readable_by_all(path: &Path) -> Result<String> {
     let directory = path.parent().context("a directory")?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
@@ -773,16 +732,22 @@ fn without_root_run_names_the_capability_and_check_works() -> Result<()> {
     let site = Site::new()?;
     let filter = Filter::new(&site.edge)?;
     let path = readable_by_all(&filter.policy(KURUME)?)?;
-    let check = as_nobody(&site, &filter, &["check", &path])?;
+    let check = filter.as_nobody(&["check", &path])?;
     assert_eq!(check.code, Some(0), "{check:?}");
-    let run = as_nobody(&site, &filter, &["run", "--policy", &path])?;
+    let run = filter.as_nobody(&["run", "--policy", &path])?;
     assert!(run.error()?.contains("CAP_BPF"), "{run:?}");
     no_trace_of(&filter, &site, &["eth1"])?;
-    let explain = as_nobody(
-        &site,
-        &filter,
-        &["explain", "--policy", &path, "--role", "customer", "--src", CUSTOMER[0], "--dst", OUTSIDE[0]],
-    )?;
+    let explain = filter.as_nobody(&[
+        "explain",
+        "--policy",
+        &path,
+        "--role",
+        "customer",
+        "--src",
+        CUSTOMER[0],
+        "--dst",
+        OUTSIDE[0],
+    ])?;
     assert!(explain.error()?.contains("CAP_BPF"), "{explain:?}");
     Ok(())
 }
@@ -794,7 +759,7 @@ fn without_root_nothing_is_said_of_a_filter_that_cannot_be_seen() -> Result<()> 
     filter.start(KURUME, &[])?;
     readable_by_all(&filter.policy(KURUME)?)?;
     for command in ["status", "stats", "detach"] {
-        let answer = as_nobody(&site, &filter, &[command])?;
+        let answer = filter.as_nobody(&[command])?;
         let error = answer.error().with_context(|| format!("`{command}` as nobody"))?;
         assert!(error.contains("root") || error.contains("CAP_"), "{command}: {error}");
     }

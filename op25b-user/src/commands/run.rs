@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     signal::unix::{SignalKind, signal},
     time::MissedTickBehavior,
 };
 
 use crate::{
     cli,
-    control::{self, Order, Reply},
+    control::{self, Order, Reply, Request},
     daemon::{Daemon, Ruling, Setup},
     generation,
     instance::Instance,
@@ -46,14 +46,21 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
     let lock = instance.lock()?;
     // Before the interfaces are looked at, so that no change of theirs goes unheard.
     let mut changes = links::listen()?;
-    let mut daemon = Daemon::start(instance, setup, ruling).await?;
-    let control = control::listen(instance)?;
-
-    // Not under systemd: nobody to tell, which is fine.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    // Before it is in force: a SIGHUP must not end it, and a command waits instead of finding nobody.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut control = control::take(control::listen(instance)?);
+    let mut daemon = match Daemon::start(instance, setup, ruling).await {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            control::close(instance);
+            return Err(error);
+        }
+    };
+
+    // Not under systemd: nobody to tell, which is fine.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -64,7 +71,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
                 // Both outcomes are in the log.
                 let _ = daemon.obey(Order::Reload { why: None }, "SIGHUP").await;
             }
-            stream = accept(&control) => serve(&mut daemon, stream).await,
+            Some((request, stream)) = control.recv() => serve(&mut daemon, request, stream).await,
             Some(noticed) = changes.recv() => daemon.look_at_interfaces(noticed).await,
             _ = tick.tick() => daemon.tick().await,
         }
@@ -75,22 +82,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
     Ok(())
 }
 
-async fn accept(control: &UnixListener) -> UnixStream {
-    loop {
-        match control.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) => {
-                log::warn!("cannot take a command: {error}");
-                tokio::time::sleep(TICK).await;
-            }
-        }
-    }
-}
-
-async fn serve(daemon: &mut Daemon, mut stream: UnixStream) {
-    let reply = match control::hear(&mut stream).await {
-        Ok(request) => Reply::from(daemon.obey(request.order, &request.by).await),
-        Err(error) => Reply::from(Err(error)),
-    };
+async fn serve(daemon: &mut Daemon, request: Request, mut stream: UnixStream) {
+    let reply = Reply::from(daemon.obey(request.order, &request.by).await);
     control::answer(&mut stream, &reply).await;
 }

@@ -160,6 +160,10 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
         };
         warnings.push(format!("change overdue: {} ({}); {why}", change.what, change.at));
     }
+    let suspension = persistent.suspension.filter(|_| manifest.suspended != Suspended::Nothing);
+    if let Some(over) = suspension.as_ref().filter(|suspension| suspension.until < now && !daemon) {
+        warnings.push(format!("change overdue: the suspension ends ({}); no daemon runs", over.until));
+    }
     let totals = counters::read(instance, manifest).map(|stats| stats.totals).unwrap_or_default();
     let attached = interfaces.iter().filter(|interface| interface.attached).count();
     let state = match attached {
@@ -186,7 +190,7 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
         interfaces,
         groups: manifest.groups.clone(),
         hostnames,
-        suspension: persistent.suspension.filter(|_| manifest.suspended != Suspended::Nothing),
+        suspension,
         unconfirmed: persistent.unconfirmed,
         next_change: coming.into_iter().next(),
         overdue,

@@ -9,7 +9,10 @@ use std::{
     net::IpAddr,
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::process::{CommandExt as _, ExitStatusExt as _},
+        unix::{
+            fs::PermissionsExt as _,
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio, id},
@@ -26,7 +29,7 @@ use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use nix::{
     sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Gid, Pid, Uid, setgid, setgroups, setuid},
 };
 use tempfile::TempDir;
 
@@ -440,9 +443,13 @@ impl<'n> Filter<'n> {
 
     /// Writes its policy file.
     pub(crate) fn policy(&self, text: &str) -> Result<PathBuf> {
-        let path = self.files.path().join("policy.yaml");
-        fs::write(&path, text)?;
-        Ok(path)
+        fs::write(self.path(), text)?;
+        Ok(self.path())
+    }
+
+    /// Where its policy file lies.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.files.path().join("policy.yaml")
     }
 
     /// op25b with this instance, not started.
@@ -457,6 +464,38 @@ impl<'n> Filter<'n> {
         finish(&mut self.command(arguments)?, *LIMIT)
     }
 
+    /// A command run as nobody, without capabilities, from a copy of op25b that nobody may read.
+    pub(crate) fn as_nobody(&self, arguments: &[&str]) -> Result<Answer> {
+        let directory = tempfile::tempdir()?;
+        let copy = directory.path().join("op25b");
+        fs::copy(op25b(), &copy)?;
+        for path in [directory.path(), &copy] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        }
+        let mut command = self.namespace.command(&copy)?;
+        command.args(["--instance", &self.instance]).args(arguments);
+        // SAFETY: between fork and exec it only makes system calls.
+        unsafe {
+            command.pre_exec(|| {
+                setgroups(&[])?;
+                setgid(Gid::from_raw(65_534))?;
+                setuid(Uid::from_raw(65_534))?;
+                Ok(())
+            });
+        }
+        // A child that another test is just starting may still have the copy open for writing.
+        let mut answer = finish(&mut command, *LIMIT);
+        for _ in 0..100 {
+            let busy = |error: &io::Error| error.kind() == io::ErrorKind::ExecutableFileBusy;
+            if !answer.as_ref().is_err_and(|error| error.downcast_ref().is_some_and(busy)) {
+                break;
+            }
+            thread::sleep(LOOK);
+            answer = finish(&mut command, *LIMIT);
+        }
+        answer
+    }
+
     /// `run` of a policy that it has to refuse.
     pub(crate) fn refused(&self, policy: &str, arguments: &[&str]) -> Result<Answer> {
         let path = self.policy(policy)?;
@@ -468,13 +507,19 @@ impl<'n> Filter<'n> {
 
     /// Starts the daemon and waits until it has put this policy in force everywhere.
     pub(crate) fn start(&mut self, policy: &str, arguments: &[&str]) -> Result<()> {
+        self.policy(policy)?;
+        self.start_again(arguments, &[])
+    }
+
+    /// The same with the policy file as it lies, and variables for the daemon.
+    pub(crate) fn start_again(&mut self, arguments: &[&str], variables: &[(&str, &OsStr)]) -> Result<()> {
         let before = self.generation();
-        let path = self.policy(policy)?;
         let log = File::create(self.log())?;
         let child = self
             .command(&["run", "--policy"])?
-            .arg(path)
+            .arg(self.path())
             .args(arguments)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -512,6 +557,17 @@ impl<'n> Filter<'n> {
     /// What the daemon has said.
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Sends the daemon a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let daemon = self.daemon.as_ref().context("no daemon to send a signal to")?;
+        Ok(kill(Pid::from_raw(i32::try_from(daemon.id())?), signal)?)
+    }
+
+    /// Whether the daemon has not ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(|daemon| matches!(daemon.try_wait(), Ok(None)))
     }
 
     /// Ends the daemon with a signal and waits for it.
