@@ -34,6 +34,8 @@ pub const MOST: usize = 32;
 const HOLDS: SignedDuration = SignedDuration::from_hours(24);
 /// The DNS is not asked more often than this, whatever it says, and not less often.
 const TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(6);
 /// When it is asked again after it did not answer.
 const AGAIN: Duration = Duration::from_secs(10);
 /// How long a policy waits for hostnames of which nothing is known yet.
@@ -307,15 +309,17 @@ fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
     };
     // Asked when an answer's time is over: a cache would only keep it longer.
     builder.options_mut().cache_size = 0;
+    builder.options_mut().timeout = Duration::from_secs(2);
     builder.build()
 }
 
 /// Asks for one hostname for ever.
 async fn ask(resolver: TokioResolver, hostname: String, answers: mpsc::Sender<Answer>) {
     loop {
-        let (said, wait) = match look_up(&resolver, &hostname).await {
-            Ok((said, ttl)) => (Ok(said), ttl.clamp(TTL.0, TTL.1)),
-            Err(error) => (Err(printable(&error)), AGAIN),
+        let (said, wait) = match timeout(LIMIT, look_up(&resolver, &hostname)).await {
+            Ok(Ok((said, ttl))) => (Ok(said), ttl.clamp(TTL.0, TTL.1)),
+            Ok(Err(error)) => (Err(printable(&error)), AGAIN),
+            Err(_) => (Err("the DNS does not answer".to_owned()), AGAIN),
         };
         if answers.send(Answer { hostname: hostname.clone(), said }).await.is_err() {
             return;
@@ -349,5 +353,66 @@ async fn look_up(resolver: &TokioResolver, hostname: &str) -> Result<(Said, Dura
     match failure {
         Some(error) if said.addresses.is_empty() => Err(format!("the DNS does not answer: {error}")),
         _ => Ok((said, ttl)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::{document, policy::Override};
+
+    const POLICY: &str = "\
+version: 1
+relays: [{name: post, hostname: post.example.net}]
+customers: [{name: residential, prefixes: [203.0.113.0/24], mode: enforce}]
+ipv6: unfiltered
+unknown_sources: pass
+";
+
+    fn policy() -> Policy {
+        let document = document::parse(POLICY, "policy").unwrap();
+        Policy::from_document(document, "policy", POLICY, &Override::default()).unwrap()
+    }
+
+    /// What is known at each hour, when these answers come at these hours.
+    fn known_after(answers: &[(i64, &[&str])]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, _) = mpsc::channel(1);
+        let mut relays = Relays {
+            known: BTreeMap::new(),
+            path: folder.path().join("relays.json"),
+            server: None,
+            answers: sender,
+            asked: BTreeSet::new(),
+            asking: JoinSet::new(),
+        };
+        for (hour, addresses) in answers {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let said = Ok(Said { addresses, alias: None });
+            let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(*hour);
+            relays.take(&policy(), Answer { hostname: "post.example.net".to_owned(), said }, now);
+        }
+        let addresses = relays.addresses(&policy());
+        addresses["post"].iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_address_holds_for_a_day_after_it_was_named_last() {
+        assert_eq!(known_after(&[(0, &["192.0.2.1"]), (23, &["192.0.2.2"])]), ["192.0.2.1", "192.0.2.2"]);
+        assert_eq!(known_after(&[(0, &["192.0.2.1"]), (24, &["192.0.2.2"])]), ["192.0.2.2"]);
+    }
+
+    #[test]
+    fn only_a_good_answer_takes_an_address_away() {
+        for bad in [&[][..], &["203.0.113.5"]] {
+            assert_eq!(known_after(&[(0, &["192.0.2.1"]), (99, bad)]), ["192.0.2.1"], "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_customers_address_is_refused_and_the_others_are_taken() {
+        assert_eq!(known_after(&[(0, &["203.0.113.5", "192.0.2.1"])]), ["192.0.2.1"]);
     }
 }
