@@ -145,8 +145,13 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
         BTreeMap::new()
     });
     hostnames.retain(|hostname, _| manifest.hostnames.contains(hostname));
-    for (hostname, known) in &hostnames {
-        if let Some(failure) = &known.failure {
+    for hostname in &manifest.hostnames {
+        let known = hostnames.get(hostname);
+        let failure = known.and_then(|known| known.failure.as_deref());
+        if known.is_none_or(|known| known.addresses.is_empty()) {
+            let why = failure.unwrap_or("the DNS has not answered yet");
+            warnings.push(format!("{hostname}: no address of it is known: {why}"));
+        } else if let Some(failure) = failure {
             warnings.push(format!("{hostname}: {failure}"));
         }
     }
