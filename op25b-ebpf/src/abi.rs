@@ -182,7 +182,7 @@ pub struct Range6 {
     pub reserved: u32,
 }
 
-/// An entry of a table's index: a [`crate::ranges::Bucket`], or a node's base.
+/// An entry of a table's index: a [`crate::ranges::Bucket`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Slot {

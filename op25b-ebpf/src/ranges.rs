@@ -3,12 +3,12 @@
 
 use crate::abi::{Range4, Range6, Slot};
 
-/// A node of the index: buckets of equal width that begin at one place of its array.
+/// The root of the index: buckets of equal width, the first slots of its array.
 ///
-/// The first bucket holds what lies below the node's ranges too, the last one what lies above.
+/// The first bucket holds what lies below the table's ranges too, the last one what lies above.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Node {
+pub struct Root {
     /// The first bucket's number, counted from address zero.
     pub base: u64,
     /// How many buckets follow it.
@@ -17,7 +17,7 @@ pub struct Node {
     pub shift: u32,
 }
 
-impl Node {
+impl Root {
     /// The bucket of a key.
     #[inline(always)]
     #[must_use]
@@ -27,7 +27,7 @@ impl Node {
     }
 }
 
-/// Nodes from the index's root to a bucket, at most.
+/// Buckets within buckets, at most.
 pub const LEVELS: u32 = 4;
 /// Bound on the halvings of one bucket: 16 million ranges.
 pub const HALVINGS: u32 = 24;
@@ -44,18 +44,18 @@ pub enum Bucket {
         /// How many.
         count: u32,
     },
-    /// A node of its own.
-    Node {
-        /// Where in the index: its base, then its buckets.
+    /// Too many ranges: it is divided in turn.
+    Divided {
+        /// Where in the index its buckets are.
         at: u32,
-        /// [`Node::last`].
+        /// Their number less one; a power of two less one.
         last: u32,
-        /// [`Node::shift`].
+        /// Bits of [`Range::top`] within one of them.
         shift: u32,
     },
 }
 
-const NODE: u32 = 1 << 31;
+const DIVIDED: u32 = 1 << 31;
 const SHIFT: u32 = 25;
 
 impl Slot {
@@ -66,15 +66,8 @@ impl Slot {
         match bucket {
             Bucket::Value(value) => Self { first: value, rest: 0 },
             Bucket::Ranges { first, count } => Self { first, rest: count },
-            Bucket::Node { at, last, shift } => Self { first: at, rest: NODE | shift << SHIFT | last },
+            Bucket::Divided { at, last, shift } => Self { first: at, rest: DIVIDED | shift << SHIFT | last },
         }
-    }
-
-    /// Packs a node's base.
-    #[inline(always)]
-    #[must_use]
-    pub const fn of_base(base: u64) -> Self {
-        Self { first: base as u32, rest: (base >> 32) as u32 }
     }
 
     /// The bucket.
@@ -83,19 +76,12 @@ impl Slot {
     pub const fn bucket(self) -> Bucket {
         if self.rest == 0 {
             Bucket::Value(self.first)
-        } else if self.rest & NODE == 0 {
+        } else if self.rest & DIVIDED == 0 {
             Bucket::Ranges { first: self.first, count: self.rest }
         } else {
             let (last, shift) = (self.rest & ((1 << SHIFT) - 1), self.rest >> SHIFT & 63);
-            Bucket::Node { at: self.first, last, shift }
+            Bucket::Divided { at: self.first, last, shift }
         }
-    }
-
-    /// The node's base.
-    #[inline(always)]
-    #[must_use]
-    pub const fn base(self) -> u64 {
-        self.first as u64 | (self.rest as u64) << 32
     }
 }
 
@@ -158,7 +144,7 @@ pub trait Ranges {
     type Range: Range;
 
     /// The index's root, whose buckets are the first slots.
-    fn root(&self) -> Node;
+    fn root(&self) -> Root;
 
     /// An entry of the index.
     fn slot(&self, number: u32) -> Option<Slot>;
@@ -177,9 +163,8 @@ pub fn find<R: Ranges>(ranges: &R, key: <R::Range as Range>::Key) -> u32 {
         match slot.bucket() {
             Bucket::Value(value) => return value,
             Bucket::Ranges { first, count } => return search(ranges, key, first, count),
-            Bucket::Node { at, last, shift } => {
-                let Some(base) = ranges.slot(at) else { return 0 };
-                number = at.wrapping_add(1).wrapping_add(Node { base: base.base(), last, shift }.bucket(top));
+            Bucket::Divided { at, last, shift } => {
+                number = at.wrapping_add((top >> shift) as u32 & last);
             }
         }
     }
@@ -203,4 +188,4 @@ fn search<R: Ranges>(ranges: &R, key: <R::Range as Range>::Key, mut first: u32, 
     ranges.range(first).map_or(0, Range::value)
 }
 
-const _: () = assert!(size_of::<Node>() == 16);
+const _: () = assert!(size_of::<Root>() == 16);

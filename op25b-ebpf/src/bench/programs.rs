@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use op25b_ebpf::{
     abi::{Range4, Range6, Slot},
-    ranges::{Node, find},
+    ranges::{Root, find},
 };
 
 use crate::table::Table;
@@ -37,9 +37,9 @@ static TRIE4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(1, 0);
 static TRIE6: LpmTrie<[u64; 2], u32> = LpmTrie::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
-static ROOT4: Global<Node> = Global::new(Node { base: 0, last: 0, shift: 0 });
+static ROOT4: Global<Root> = Global::new(Root { base: 0, last: 0, shift: 0 });
 #[unsafe(no_mangle)]
-static ROOT6: Global<Node> = Global::new(Node { base: 0, last: 0, shift: 0 });
+static ROOT6: Global<Root> = Global::new(Root { base: 0, last: 0, shift: 0 });
 /// Number of the last key.
 #[unsafe(no_mangle)]
 static LAST_KEY: Global<u32> = Global::new(0);
@@ -65,7 +65,13 @@ impl<K> Borrow<Key<K>> for Aligned<K> {
     }
 }
 
-// Subprograms, as the filter's lookups are.
+// Subprograms, as the filter's lookups are; the floor is one that looks nothing up.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn floor(high: u64, low: u64) -> u32 {
+    (high ^ low) as u32
+}
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -125,7 +131,7 @@ fn compare(table: impl FnOnce(u64, u64) -> u32, trie: impl FnOnce(u64, u64) -> u
 
 #[xdp]
 pub(crate) fn bench_floor(_: XdpContext) -> u32 {
-    next(|high, low| (high ^ low) as u32)
+    next(|high, low| floor(high, low))
 }
 
 #[xdp]

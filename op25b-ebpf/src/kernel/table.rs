@@ -3,21 +3,21 @@
 use aya_ebpf::{Global, maps::Array};
 use op25b_ebpf::{
     abi::Slot,
-    ranges::{Node, Range, Ranges},
+    ranges::{Range, Ranges, Root},
 };
 
 /// Where a table of one address family lies.
 pub(crate) struct Table<R: 'static> {
     pub(crate) ranges: &'static Array<R>,
     pub(crate) index: &'static Array<Slot>,
-    pub(crate) root: &'static Global<Node>,
+    pub(crate) root: &'static Global<Root>,
 }
 
 impl<R: Range> Ranges for Table<R> {
     type Range = R;
 
     #[inline(always)]
-    fn root(&self) -> Node {
+    fn root(&self) -> Root {
         self.root.load()
     }
 

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, ops::Range as Between};
 
 use op25b_ebpf::{
     abi::{Range4, Range6, Slot},
-    ranges::{Bucket, HALVINGS, LEVELS, Node, Range, Ranges},
+    ranges::{Bucket, HALVINGS, LEVELS, Range, Ranges, Root},
 };
 
 /// One compiled table.
@@ -12,10 +12,10 @@ use op25b_ebpf::{
 pub struct Table<R> {
     /// Disjoint, sorted; the first starts at zero.
     pub ranges: Vec<R>,
-    /// Buckets by their upper bits: the root's, then those of the nodes below.
+    /// Buckets by their upper bits: the root's, then those within them.
     pub index: Vec<Slot>,
     /// Where a lookup begins.
-    pub root: Node,
+    pub root: Root,
     /// Entries of both that the longest lookup reads.
     pub steps: u8,
 }
@@ -97,7 +97,7 @@ impl<R: Entry> Table<R> {
             return Err(TooLarge { ranges: ranges.len() });
         }
         let mut index = Index { ranges: &ranges, slots: Vec::new(), steps: 1 };
-        let root = index.node(1..ranges.len(), 1);
+        let root = index.root();
         let Index { slots: index, steps, .. } = index;
         Ok(Self { ranges, index, root, steps })
     }
@@ -142,12 +142,20 @@ fn push<R: Entry>(ranges: &mut Vec<R>, start: u128, value: u32) {
     }
 }
 
-/// Buckets of one node for each range in it.
-const PER_RANGE: u64 = 1;
-/// Buckets of one node, at most.
+/// Buckets for each range, as long as they are few enough to stay in a processor's cache: the more of them, the more
+/// alike they are, and the better a processor guesses what comes.
+const PER_RANGE: u64 = 16;
+const ROOMY: u64 = 1 << 16;
+/// Buckets in one place, at most.
 const BUCKETS: u64 = 1 << 20;
-/// A bucket with more ranges gets a node of its own.
-const CROWD: usize = 4;
+/// A bucket with more ranges is divided.
+const CROWD: usize = 8;
+
+/// How many buckets that many ranges are worth.
+fn worth(ranges: usize) -> u64 {
+    let ranges = ranges as u64;
+    ranges.max(ROOMY.min(PER_RANGE * ranges)).min(BUCKETS)
+}
 
 /// An index as it grows.
 struct Index<'a, R> {
@@ -157,30 +165,33 @@ struct Index<'a, R> {
 }
 
 impl<R: Entry> Index<'_, R> {
-    /// Adds the buckets for ranges that start within one place; all others start elsewhere.
-    fn node(&mut self, inner: Between<usize>, level: u32) -> Node {
-        let at = self.slots.len();
-        let Some(last) = inner.clone().next_back() else {
-            self.slots.push(Slot::new(Bucket::Value(self.ranges[inner.start - 1].value())));
-            return Node::default();
-        };
-        let (bottom, top) = (self.top(inner.start), self.top(last));
-        // The buckets span what the ranges do: a provider's prefixes all start alike.
-        let most = (PER_RANGE * inner.len() as u64).min(BUCKETS);
+    /// Adds the whole of it.
+    fn root(&mut self) -> Root {
+        let inner = 1..self.ranges.len();
+        let (bottom, top) = if inner.is_empty() { (0, 0) } else { (self.top(1), self.top(inner.end - 1)) };
+        // It spans what the ranges do: a provider's prefixes all start alike.
+        let most = worth(inner.len());
         let shift = (0..63).find(|shift| (top - bottom) >> shift < most).unwrap_or(63);
-        // One before and one behind, for the keys outside.
+        // One bucket before and one behind, for the keys outside.
         let base = (bottom >> shift).saturating_sub(1);
         let buckets = (top >> shift) - base + 2;
-        self.slots.resize(at + buckets as usize, Slot::default());
+        self.buckets(base, buckets, shift, inner, 1);
+        Root { base, last: (buckets - 1) as u32, shift }
+    }
+
+    /// Adds buckets, the first with the number `base`, for the ranges that start in them. Where they are.
+    fn buckets(&mut self, base: u64, count: u64, shift: u32, inner: Between<usize>, level: u32) -> u32 {
+        let at = self.slots.len();
+        self.slots.resize(at + count as usize, Slot::default());
         let mut rest = inner;
-        for bucket in 0..buckets {
+        for bucket in 0..count {
             let starts = self.ranges[rest.clone()].iter();
-            let count = starts.take_while(|range| (R::top(range.start()) >> shift) - base == bucket).count();
-            let within = rest.start..rest.start + count;
+            let here = starts.take_while(|range| (R::top(range.start()) >> shift) - base == bucket).count();
+            let within = rest.start..rest.start + here;
             rest.start = within.end;
             self.slots[at + bucket as usize] = Slot::new(self.bucket(within, shift, level));
         }
-        Node { base, last: (buckets - 1) as u32, shift }
+        at as u32
     }
 
     /// A bucket with the ranges that start in it.
@@ -193,16 +204,16 @@ impl<R: Entry> Index<'_, R> {
         if count == 1 {
             return Bucket::Value(self.ranges[first].value());
         }
-        let divisible = shift > 0 && self.top(inner.start) != self.top(inner.end - 1);
-        if count > CROWD && divisible && level < LEVELS {
-            let at = self.slots.len();
-            self.slots.push(Slot::default());
-            let Node { base, last, shift } = self.node(inner, level + 1);
-            self.slots[at] = Slot::of_base(base);
-            return Bucket::Node { at: at as u32, last, shift };
+        let divisible = level < LEVELS && self.top(inner.start) != self.top(inner.end - 1);
+        if count > CROWD && divisible {
+            let bits = worth(inner.len()).ilog2().min(shift);
+            let base = self.top(inner.start) >> shift << bits;
+            let (last, shift) = ((1 << bits) - 1, shift - bits);
+            let at = self.buckets(base, 1 << bits, shift, inner, level + 1);
+            return Bucket::Divided { at, last, shift };
         }
-        // A slot for each level, the base of each node but the root, the halvings, the value.
-        let steps = 2 * level + usize::BITS - (count - 1).leading_zeros();
+        // A slot for each level, the halvings, the value.
+        let steps = level + (count - 1).ilog2() + 2;
         self.steps = self.steps.max(steps as u8);
         Bucket::Ranges { first: first as u32, count: count as u32 }
     }
@@ -215,7 +226,7 @@ impl<R: Entry> Index<'_, R> {
 impl<R: Entry> Ranges for Table<R> {
     type Range = R;
 
-    fn root(&self) -> Node {
+    fn root(&self) -> Root {
         self.root
     }
 
