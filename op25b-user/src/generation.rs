@@ -12,6 +12,7 @@ use crate::{
     commands::No,
     instance::Instance,
     interface::{self, Interface},
+    links,
     manifest::{self, Manifest},
     object::{self, Constants, Maps},
     policy::{Policy, Port},
@@ -170,7 +171,9 @@ async fn complete<'a>(
         }
     }
     manifest.commit(instance)?;
-    if let Err(error) = leave_others(instance, previous, manifest) {
+    if let Err(error) =
+        leave_others(instance, previous, manifest).and_then(|()| leave_strays(instance, manifest))
+    {
         log::error!("{error:#}");
     }
     if let Err(error) = remove_all_but(instance, Some(manifest.generation)) {
@@ -255,6 +258,22 @@ fn remove_all_but(instance: &Instance, kept: Option<u64>) -> Result<()> {
     let Ok(entries) = fs::read_dir(&directory) else { return Ok(()) };
     for entry in entries {
         let entry = entry?;
+/// Takes the filter off interfaces that no manifest names, since a daemon died before it did.
+fn leave_strays(instance: &Instance, manifest: &Manifest) -> Result<()> {
+    let kept: HashSet<_> = manifest.interfaces.iter().map(|one| instance.link(&one.name, one.mode)).collect();
+    let Ok(entries) = fs::read_dir(instance.pins().join("links")) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        // One that is on its way to a new name is not a stray.
+        if kept.contains(&path) || path.to_string_lossy().ends_with(links::ASIDE) {
+            continue;
+        }
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        log::warn!("{}: removed, since the policy does not name its interface", path.display());
+    }
+    Ok(())
+}
+
         let number = entry.file_name().to_string_lossy().parse::<u64>().ok();
         if number.is_none() || number != kept {
             fs::remove_dir_all(entry.path())

@@ -7,7 +7,15 @@ use futures_util::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
 
-use crate::{attach, instance::Instance, interface, manifest::Manifest};
+use crate::{
+    attach::{self, Hook},
+    instance::Instance,
+    interface::{self, Interface},
+    manifest::{self, Manifest},
+};
+
+/// Ends the name of a pin that is on its way to a new one.
+pub const ASIDE: &str = ":renamed";
 
 /// The kernel's word that something about an interface has changed, as often as it is given.
 ///
@@ -88,7 +96,7 @@ pub async fn follow_renames(instance: &Instance, manifest: &mut Manifest) -> Res
     // Two steps, since two interfaces can have changed names with each other.
     let beside = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        path.with_file_name(format!("{name}:renamed"))
+        path.with_file_name(format!("{name}{ASIDE}"))
     };
     for step in 0..2 {
         for (before, now, mode, hook) in &renamed {
