@@ -47,8 +47,13 @@ pub async fn places<'a>(
     }
     let mut places = Vec::new();
     for port in &policy.interfaces {
-        let known = previous.and_then(|previous| previous.interface(&port.name, port.attach));
-        let interface = match (interface::find(&port.name).await?, known) {
+        let named = previous.and_then(|previous| previous.port(&port.name, port.attach));
+        let known = previous.and_then(|previous| previous.interface(&port.name, port.attach)).or(named);
+        let renamed = match named.filter(|named| named.name != port.name) {
+            Some(renamed) => interface::find(&renamed.name).await?,
+            None => None,
+        };
+        let interface = match (interface::find(&port.name).await?.or(renamed), known) {
             (Some(interface), _) => interface,
             (None, Some(known)) => {
                 log::warn!("{}: does not exist; the filter is attached when it comes", port.name);
@@ -127,7 +132,7 @@ fn prepare(
     let generation = instance.generation(manifest.generation);
     let mut logger = None;
     for Place { port, interface } in places {
-        let counters = instance.counters(&port.name, port.attach);
+        let counters = instance.counters(&interface.name, port.attach);
         for directory in [&counters, &generation] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
@@ -137,7 +142,7 @@ fn prepare(
         let mut object = object::create(tables, constants, maps)?;
         let hook = Hook::of(port.attach);
         let mut pinned = |name| -> Result<u32> {
-            let pin = instance.program(manifest.generation, name, &port.name, port.attach);
+            let pin = instance.program(manifest.generation, name, &interface.name, port.attach);
             let program = object::load(&mut object, name)?;
             program.pin(&pin).with_context(|| format!("cannot pin the program {}", pin.display()))?;
             Ok(program.info()?.id())
