@@ -258,11 +258,6 @@ fn leave_others(instance: &Instance, previous: Option<&Manifest>, manifest: &Man
     Ok(())
 }
 
-fn remove_all_but(instance: &Instance, kept: Option<u64>) -> Result<()> {
-    let directory = instance.pins().join("generations");
-    let Ok(entries) = fs::read_dir(&directory) else { return Ok(()) };
-    for entry in entries {
-        let entry = entry?;
 /// Takes the filter off interfaces that no manifest names, since a daemon died before it did.
 fn leave_strays(instance: &Instance, manifest: &Manifest) -> Result<()> {
     let kept: HashSet<_> = manifest.interfaces.iter().map(|one| instance.link(&one.name, one.mode)).collect();
@@ -279,6 +274,11 @@ fn leave_strays(instance: &Instance, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
+fn remove_all_but(instance: &Instance, kept: Option<u64>) -> Result<()> {
+    let directory = instance.pins().join("generations");
+    let Ok(entries) = fs::read_dir(&directory) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
         let number = entry.file_name().to_string_lossy().parse::<u64>().ok();
         if number.is_none() || number != kept {
             fs::remove_dir_all(entry.path())
