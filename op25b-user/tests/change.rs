@@ -175,7 +175,11 @@ fn apply_makes_another_file_the_policy_file() -> Result<()> {
     assert_eq!(file.mode() & 0o7777, 0o640);
     assert_eq!((file.uid(), file.gid()), (65_534, 65_534), "who could read it still can");
     let (code, status) = filter.status()?;
-    assert_eq!((code, &status["policy"]["current"]), (Some(0), &true.into()), "the quarantine holds: {status}");
+    assert_eq!(
+        (code, &status["policy"]["current"]),
+        (Some(0), &true.into()),
+        "the quarantine holds: {status}"
+    );
     assert_eq!(status["unconfirmed"], serde_json::Value::Null);
     filter.stop(Signal::SIGKILL)?;
     filter.start_again(&[], &[])?;
