@@ -3,7 +3,7 @@
 use crate::{found::Outcome, verdict::Reason};
 
 /// Changes with any layout or number in this file; pins of another version are not adopted.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What a frame starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ pub struct Group {
 }
 
 /// What is known of a mail server's address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Server {
     /// Relays that have the address, a bit each.
@@ -180,6 +180,16 @@ pub struct Range6 {
     pub value: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// An entry of a table's index: a [`crate::ranges::Bucket`], or a node's base.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Slot {
+    /// A value, a position among the ranges, or one in the index.
+    pub first: u32,
+    /// Which of them, and how far from there.
+    pub rest: u32,
 }
 
 /// Cells of one customer group in the counters of one interface: sixteen columns for each address family.
@@ -262,5 +272,6 @@ const _: () = {
     assert!(size_of::<Server>() == 16);
     assert!(size_of::<Range4>() == 8);
     assert!(size_of::<Range6>() == 24);
+    assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Count>() == 16);
 };

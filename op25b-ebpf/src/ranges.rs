@@ -1,25 +1,105 @@
 //! Lookup in a compiled table: disjoint ranges, sorted by their start, each good until the next one, and an index
-//! over their upper bits.
+//! that leads an address to the few ranges around it.
 
-use crate::abi::{Range4, Range6};
+use crate::abi::{Range4, Range6, Slot};
 
-/// The form of a compiled table: a constant of its generation.
+/// A node of the index: buckets of equal width that begin at one place of its array.
+///
+/// The first bucket holds what lies below the node's ranges too, the last one what lies above.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Shape {
-    /// What the first bucket starts at, in [`Ranges::top`].
+pub struct Node {
+    /// The first bucket's number, counted from address zero.
     pub base: u64,
-    /// Number of the last bucket; the index has two entries more.
-    pub last_bucket: u32,
-    /// How far a bucket's number is shifted in [`Ranges::top`].
-    pub shift: u8,
-    /// Halvings that the fullest bucket needs.
-    pub halvings: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// How many buckets follow it.
+    pub last: u32,
+    /// Bits of [`Range::top`] within a bucket.
+    pub shift: u32,
 }
 
-/// A range as a map of one address family holds it.
+impl Node {
+    /// The bucket of a key.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bucket(self, top: u64) -> u32 {
+        let bucket = (top >> (self.shift & 63)).saturating_sub(self.base);
+        if bucket > self.last as u64 { self.last } else { bucket as u32 }
+    }
+}
+
+/// Nodes from the index's root to a bucket, at most.
+pub const LEVELS: u32 = 4;
+/// Bound on the halvings of one bucket: 16 million ranges.
+pub const HALVINGS: u32 = 24;
+
+/// What a bucket of the index leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bucket {
+    /// One range fills it: the range's value.
+    Value(u32),
+    /// So many ranges hold in it, from this one on.
+    Ranges {
+        /// The range that holds where the bucket starts.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
+    /// A node of its own.
+    Node {
+        /// Where in the index: its base, then its buckets.
+        at: u32,
+        /// [`Node::last`].
+        last: u32,
+        /// [`Node::shift`].
+        shift: u32,
+    },
+}
+
+const NODE: u32 = 1 << 31;
+const SHIFT: u32 = 25;
+
+impl Slot {
+    /// Packs a bucket.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(bucket: Bucket) -> Self {
+        match bucket {
+            Bucket::Value(value) => Self { first: value, rest: 0 },
+            Bucket::Ranges { first, count } => Self { first, rest: count },
+            Bucket::Node { at, last, shift } => Self { first: at, rest: NODE | shift << SHIFT | last },
+        }
+    }
+
+    /// Packs a node's base.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_base(base: u64) -> Self {
+        Self { first: base as u32, rest: (base >> 32) as u32 }
+    }
+
+    /// The bucket.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bucket(self) -> Bucket {
+        if self.rest == 0 {
+            Bucket::Value(self.first)
+        } else if self.rest & NODE == 0 {
+            Bucket::Ranges { first: self.first, count: self.rest }
+        } else {
+            let (last, shift) = (self.rest & ((1 << SHIFT) - 1), self.rest >> SHIFT & 63);
+            Bucket::Node { at: self.first, last, shift }
+        }
+    }
+
+    /// The node's base.
+    #[inline(always)]
+    #[must_use]
+    pub const fn base(self) -> u64 {
+        self.first as u64 | (self.rest as u64) << 32
+    }
+}
+
+/// A range of one address family.
 pub trait Range {
     /// An address, ordered as the ranges are.
     type Key: Copy + PartialOrd;
@@ -74,57 +154,53 @@ impl Range for Range6 {
 
 /// A compiled table of one address family, wherever its entries lie.
 pub trait Ranges {
-    /// An address, ordered as the ranges are.
-    type Key: Copy + PartialOrd;
+    /// What its ranges are.
+    type Range: Range;
 
-    /// The upper bits of a key, which the index is made for.
-    fn top(key: Self::Key) -> u64;
+    /// The index's root, whose buckets are the first slots.
+    fn root(&self) -> Node;
 
-    /// The form of the table.
-    fn shape(&self) -> Shape;
+    /// An entry of the index.
+    fn slot(&self, number: u32) -> Option<Slot>;
 
-    /// Entry of the index: the range that holds where the bucket starts.
-    fn index(&self, bucket: u32) -> Option<u32>;
-
-    /// The start of a range; `None` where there is none.
-    fn start(&self, range: u32) -> Option<Self::Key>;
-
-    /// The value of a range.
-    fn value(&self, range: u32) -> Option<u32>;
-}
-
-/// Bound on the halvings: 16 million ranges.
-pub const HALVINGS: u8 = 24;
-
-/// The bucket of a key: keys below the base are in the first, those above the last one's start in the last.
-#[inline(always)]
-#[must_use]
-pub fn bucket(shape: Shape, top: u64) -> u32 {
-    let bucket = top.saturating_sub(shape.base) >> (shape.shift & 63);
-    if bucket > u64::from(shape.last_bucket) { shape.last_bucket } else { bucket as u32 }
+    /// A range; `None` where there is none.
+    fn range(&self, number: u32) -> Option<&Self::Range>;
 }
 
 /// The value that holds for `key`; zero where the table is empty.
 #[inline(always)]
-pub fn find<R: Ranges>(ranges: &R, key: R::Key) -> u32 {
-    let shape = ranges.shape();
-    let bucket = bucket(shape, R::top(key));
-    let (Some(mut first), Some(behind)) = (ranges.index(bucket), ranges.index(bucket + 1)) else {
-        return 0;
-    };
-    // The range that holds where the next bucket starts may start in this one.
-    let mut behind = behind.wrapping_add(1);
-    for step in 0..HALVINGS {
-        if step >= shape.halvings || first.wrapping_add(1) >= behind {
-            break;
-        }
-        let middle = first.wrapping_add(behind.wrapping_sub(first) / 2);
-        match ranges.start(middle) {
-            Some(start) if start <= key => first = middle,
-            _ => behind = middle,
+pub fn find<R: Ranges>(ranges: &R, key: <R::Range as Range>::Key) -> u32 {
+    let top = R::Range::top(key);
+    let mut number = ranges.root().bucket(top);
+    for _ in 0..LEVELS {
+        let Some(slot) = ranges.slot(number) else { return 0 };
+        match slot.bucket() {
+            Bucket::Value(value) => return value,
+            Bucket::Ranges { first, count } => return search(ranges, key, first, count),
+            Bucket::Node { at, last, shift } => {
+                let Some(base) = ranges.slot(at) else { return 0 };
+                number = at.wrapping_add(1).wrapping_add(Node { base: base.base(), last, shift }.bucket(top));
+            }
         }
     }
-    ranges.value(first).unwrap_or(0)
+    0
 }
 
-const _: () = assert!(size_of::<Shape>() == 16);
+/// The last of `count` ranges that starts at the key or before it.
+#[inline(always)]
+fn search<R: Ranges>(ranges: &R, key: <R::Range as Range>::Key, mut first: u32, mut count: u32) -> u32 {
+    for _ in 0..HALVINGS {
+        if count <= 1 {
+            break;
+        }
+        let half = count / 2;
+        let middle = first.wrapping_add(half);
+        if ranges.range(middle).is_some_and(|range| range.start() <= key) {
+            first = middle;
+        }
+        count = count.wrapping_sub(half);
+    }
+    ranges.range(first).map_or(0, Range::value)
+}
+
+const _: () = assert!(size_of::<Node>() == 16);

@@ -1,8 +1,12 @@
 //! What the user can type.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use log::LevelFilter;
 
@@ -28,6 +32,8 @@ pub enum Command {
     Run(Run),
     /// Tell whether a policy file is valid, what to look at, and how large it compiles
     Check(Check),
+    /// Tell what changes for whom between two policies
+    Diff(Diff),
     /// Put the policy file in force again, after it was changed
     Reload,
     /// Put another policy in force; it becomes the policy file when all is well
@@ -38,6 +44,13 @@ pub enum Command {
     Suspend(Suspend),
     /// Block again
     Resume,
+    /// Exempt prefixes of customers, who may send then
+    Exempt(Exceptions),
+    /// Quarantine prefixes of customers, who may not send then, whatever else is written
+    Quarantine(Exceptions),
+    /// Tell what to look after
+    #[command(subcommand)]
+    Report(Report),
     /// Tell what happens to one frame, and why, by sending it through the real kernel program
     Explain(Explain),
     /// Tell what happens to every frame of a capture, by sending each through the real kernel program
@@ -65,6 +78,9 @@ pub struct Run {
     /// Put the policy file in force whenever it changes
     #[arg(long)]
     pub watch: bool,
+    /// Ask this name server for the relays' hostnames, in place of those in /etc/resolv.conf
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub resolver: Option<SocketAddr>,
     /// Let dates come by a clock that the kernel does not know to be right
     #[arg(long)]
     pub trust_clock: bool,
@@ -116,6 +132,90 @@ pub struct Check {
     pub output: Output,
 }
 
+/// `op25b exempt` and `op25b quarantine`.
+#[derive(Debug, Args)]
+pub struct Exceptions {
+    /// The policy file, instead of the one in force
+    #[arg(long, global = true, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: ExceptionCommand,
+}
+
+/// What to do with an exemption or a quarantine.
+#[derive(Debug, Subcommand)]
+pub enum ExceptionCommand {
+    /// Write one into the policy file and put it in force
+    Add(Add),
+    /// Take one out of the policy file and put that in force
+    Remove {
+        /// Which
+        prefix: IpNetwork,
+    },
+    /// Show all, those that expire first first
+    List {
+        /// How to print it
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// `op25b exempt add`.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// Which
+    pub prefix: IpNetwork,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
+    /// Where that was decided
+    #[arg(long)]
+    pub ticket: Option<String>,
+    /// The last day, for example 2027-03-31, or the moment with its offset
+    #[arg(long, value_name = "DATE")]
+    pub expires: Option<String>,
+    /// Leave a quarantined customer the relays
+    #[arg(long)]
+    pub relays: bool,
+}
+
+/// `op25b report`.
+#[derive(Debug, Subcommand)]
+pub enum Report {
+    /// Exemptions that have expired, or expire within 30 and 7 days
+    Exemptions(ReportExemptions),
+}
+
+/// `op25b report exemptions`.
+#[derive(Debug, Args)]
+pub struct ReportExemptions {
+    /// The policy file, instead of the one in force
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Seen from which moment
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<Timestamp>,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `op25b diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The policy file before
+    pub old: PathBuf,
+    /// The policy file after
+    pub new: PathBuf,
+    /// At which moment, for example 2008-04-01T00:00:00+09:00
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<Timestamp>,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// How to print it.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Output {
@@ -154,6 +254,9 @@ pub struct Explain {
     /// Destination port
     #[arg(long, value_name = "PORT", default_value_t = 25)]
     pub dport: u16,
+    /// At which moment, for example 2008-04-01T00:00:00+09:00
+    #[arg(long, value_name = "TIME", requires = "policy")]
+    pub at: Option<Timestamp>,
     /// How to print it
     #[command(flatten)]
     pub output: Output,

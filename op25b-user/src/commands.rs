@@ -3,6 +3,8 @@
 mod change;
 mod check;
 mod detach;
+mod diff;
+mod exceptions;
 mod explain;
 mod replay;
 mod run;
@@ -14,8 +16,9 @@ use std::fmt;
 use anyhow::Result;
 use serde::Serialize;
 
+use self::exceptions::{List, exceptions};
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Report},
     control::Order,
     instance::Instance,
 };
@@ -51,12 +54,16 @@ pub fn run(cli: Cli) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Run(arguments) => run::run(&instance, &arguments).await,
-            Command::Reload => change::order(&instance, Order::Reload).await,
+            Command::Reload => change::order(&instance, Order::Reload { why: None }).await,
+            Command::Exempt(what) => exceptions(&instance, List::Exemptions, &what).await,
+            Command::Quarantine(what) => exceptions(&instance, List::Quarantine, &what).await,
+            Command::Report(Report::Exemptions(arguments)) => exceptions::report(&instance, &arguments),
             Command::Apply(arguments) => change::apply(&instance, &arguments).await,
             Command::Confirm => change::order(&instance, Order::Confirm).await,
             Command::Suspend(arguments) => change::suspend(&instance, &arguments).await,
             Command::Resume => change::order(&instance, Order::Resume).await,
             Command::Check(arguments) => check::check(&arguments),
+            Command::Diff(arguments) => diff::diff(&instance, &arguments),
             Command::Explain(arguments) => explain::explain(&instance, &arguments),
             Command::Replay(arguments) => replay::replay(&arguments),
             Command::Stats(output) => stats::stats(&instance, output),

@@ -32,7 +32,10 @@ pub struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Read the policy file again.
-    Reload,
+    Reload {
+        /// What has been changed in it.
+        why: Option<String>,
+    },
     /// Put another policy file in force.
     Apply {
         /// Which, absolute.

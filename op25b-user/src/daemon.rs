@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
@@ -9,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
 use crate::{
     archive, clock,
@@ -21,6 +23,7 @@ use crate::{
     links,
     manifest::Manifest,
     policy::{Override, Policy},
+    relays::{Answer, Relays},
     situation::{Change, Situation, Suspended},
     state::{State, Suspension, Unconfirmed},
     tables::Tables,
@@ -39,6 +42,8 @@ pub struct Setup {
     pub trust_clock: bool,
     /// Whether the policy file is put in force when it changes.
     pub watch: bool,
+    /// The name server to ask, in place of the system's.
+    pub resolver: Option<SocketAddr>,
 }
 
 /// A policy and the text that it is made of.
@@ -82,6 +87,8 @@ pub struct Daemon {
     /// What [`Order::Apply`] goes back to.
     before: Option<Ruling>,
     state: State,
+    relays: Relays,
+    answers: mpsc::Receiver<Answer>,
     manifest: Manifest,
     /// What the manifest was made for.
     in_force: Situation,
@@ -91,6 +98,8 @@ pub struct Daemon {
     /// Ends of the suspension and of the trial by a clock that nobody sets.
     suspension_ends: Option<Instant>,
     trial_ends: Option<Instant>,
+    /// Something has been learnt that may change what should be in force.
+    unsettled: bool,
     /// Not before this is tried again what has failed.
     retry: Option<Instant>,
     /// A change waits for the clock, and has been reported.
@@ -132,7 +141,11 @@ impl Daemon {
                  `--trust-clock` where something else keeps it right"
             );
         }
-        let situation = situation(&state, moment);
+        let (sender, mut answers) = mpsc::channel(16);
+        let mut relays = Relays::new(instance, setup.resolver, sender);
+        relays.ask_for(&ruling.policy);
+        relays.wait_for_unknown(&ruling.policy, &mut answers).await;
+        let situation = situation(&state, &relays, &ruling.policy, moment);
         let (manifest, logger) =
             enforce(instance, &setup, &ruling.policy, &situation, previous.as_ref()).await?;
         if let Some(unconfirmed) = unconfirmed {
@@ -149,12 +162,15 @@ impl Daemon {
             ruling,
             before: None,
             state,
+            relays,
+            answers,
             manifest,
             in_force: situation,
             moment,
             logger,
             suspension_ends: None,
             trial_ends: None,
+            unsettled: false,
             retry: None,
             waiting: None,
             watched,
@@ -173,7 +189,10 @@ impl Daemon {
     pub async fn obey(&mut self, order: Order, by: &str) -> Result<String> {
         let by = printable(by);
         let done = match order {
-            Order::Reload => self.reload().await,
+            Order::Reload { why } => self.reload().await.map(|done| match why {
+                Some(why) => format!("{done}; {}", printable(&why)),
+                None => done,
+            }),
             Order::Apply { policy, confirm } => self.apply(&policy, confirm).await,
             Order::Confirm => self.confirm(),
             Order::Rollback => self.rollback().await,
@@ -358,6 +377,14 @@ impl Daemon {
             let done = self.resume().await?;
             log::warn!("{done}: the suspension is over");
         }
+        while let Ok(answer) = self.answers.try_recv() {
+            self.relays.take(&self.ruling.policy, answer, now);
+            self.unsettled = true;
+        }
+        if self.unsettled {
+            self.settle(self.moment).await?;
+            self.unsettled = false;
+        }
         self.take_dates(now).await?;
         // What changes during a trial is taken after it.
         if self.setup.watch && self.state.unconfirmed.is_none() && self.watched.has_settled_on_another() {
@@ -408,8 +435,11 @@ impl Daemon {
     /// Puts another policy in force and returns the one before.
     async fn rule(&mut self, ruling: Ruling) -> Result<Ruling> {
         let before = std::mem::replace(&mut self.ruling, ruling);
+        self.relays.ask_for(&self.ruling.policy);
+        self.relays.wait_for_unknown(&self.ruling.policy, &mut self.answers).await;
         if let Err(error) = self.enforce(self.moment.max(Timestamp::now())).await {
             self.ruling = before;
+            self.relays.ask_for(&self.ruling.policy);
             return Err(error);
         }
         for warning in &self.ruling.policy.warnings {
@@ -421,11 +451,11 @@ impl Daemon {
 
     /// Puts the same policy in force as it is at another moment or in another state.
     async fn settle(&mut self, moment: Timestamp) -> Result<()> {
-        if situation(&self.state, moment) == self.in_force { Ok(()) } else { self.enforce(moment).await }
+        if self.situation(moment) == self.in_force { Ok(()) } else { self.enforce(moment).await }
     }
 
     async fn enforce(&mut self, moment: Timestamp) -> Result<()> {
-        let situation = situation(&self.state, moment);
+        let situation = self.situation(moment);
         let previous = Some(&self.manifest);
         let (manifest, logger) =
             enforce(&self.instance, &self.setup, &self.ruling.policy, &situation, previous).await?;
@@ -436,6 +466,10 @@ impl Daemon {
         Ok(())
     }
 
+    fn situation(&self, moment: Timestamp) -> Situation {
+        situation(&self.state, &self.relays, &self.ruling.policy, moment)
+    }
+
     async fn end_trial(&mut self) -> Result<()> {
         if let Some(before) = self.before.take() {
             let tried = std::mem::replace(&mut self.ruling, before);
@@ -443,6 +477,7 @@ impl Daemon {
                 self.before = Some(std::mem::replace(&mut self.ruling, tried));
                 return Err(error);
             }
+            self.relays.ask_for(&self.ruling.policy);
         }
         self.state.unconfirmed = None;
         self.trial_ends = None;
@@ -502,9 +537,9 @@ impl Daemon {
 }
 
 /// What decides now beside the policy.
-fn situation(state: &State, moment: Timestamp) -> Situation {
+fn situation(state: &State, relays: &Relays, policy: &Policy, moment: Timestamp) -> Situation {
     let suspended = state.suspension.as_ref().map(|suspension| suspension.what.clone());
-    Situation { moment, suspended: suspended.unwrap_or_default(), ..Situation::default() }
+    Situation { moment, suspended: suspended.unwrap_or_default(), resolved: relays.addresses(policy) }
 }
 
 async fn enforce(

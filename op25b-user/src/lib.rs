@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod attach;
+pub mod bulk;
 pub mod capture;
 pub mod cli;
 pub mod clock;
@@ -10,8 +11,10 @@ pub mod commands;
 pub mod control;
 pub mod counters;
 pub mod daemon;
+pub mod diff;
 pub mod document;
 pub mod durable;
+pub mod edit;
 pub mod explain;
 pub mod generation;
 pub mod instance;
@@ -21,6 +24,7 @@ pub mod manifest;
 pub mod object;
 pub mod policy;
 pub mod preflight;
+pub mod relays;
 pub mod sample;
 pub mod situation;
 pub mod state;

@@ -1,7 +1,7 @@
 //! What the running generation is: written beside the pins, read by every command.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -51,6 +51,8 @@ pub struct Manifest {
     pub groups: Vec<Group>,
     /// The relays' names, by their bit.
     pub relays: Vec<String>,
+    /// The hostnames by which the policy names relays.
+    pub hostnames: BTreeSet<String>,
     /// Whether anything is dropped under the policy.
     pub blocks: bool,
 }
@@ -130,6 +132,7 @@ impl Manifest {
                 })
                 .collect(),
             relays: policy.relays.iter().map(|relay| relay.name.clone()).collect(),
+            hostnames: policy.relays.iter().filter_map(|relay| relay.hostname.clone()).collect(),
             blocks: situation.blocks_something(policy),
         })
     }

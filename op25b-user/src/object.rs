@@ -1,26 +1,23 @@
 //! The embedded kernel object: created with a generation's tables and one interface's constants. The only place
 //! that hands structures to the kernel.
 
-use std::path::Path;
+use std::{fs, io::ErrorKind, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Ebpf, EbpfLoader, Pod, VerifierLogLevel,
-    maps::{Array, MapData},
+    Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel,
+    maps::{Map, MapError},
     programs::{Program, ProgramError, TestRun, TestRunOptions, TestRunResult},
     util::KernelVersion,
 };
+use nix::libc;
 use op25b_ebpf::{
-    abi::{self, Count, Link, Range4, Range6, Role, Server, Softwire},
+    abi::{self, Count, Link, Range4, Range6, Role, Server, Slot, Softwire},
     frame::Sight,
-    ranges::Shape,
+    ranges::Node,
 };
 
-use crate::{
-    document::IdentifyBy,
-    policy::Policy,
-    tables::{Table, Tables},
-};
+use crate::{bulk, document::IdentifyBy, policy::Policy, tables::Tables};
 
 /// The object as it was built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op25b-kernel"));
@@ -38,13 +35,17 @@ unsafe impl Pod for Wire<Range4> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Range6> {}
 // SAFETY: as above.
+unsafe impl Pod for Wire<Slot> {}
+// SAFETY: as above.
 unsafe impl Pod for Wire<Server> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<abi::Group> {}
 // SAFETY: as above.
-unsafe impl Pod for Wire<Shape> {}
+unsafe impl Pod for Wire<Node> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Count> {}
+// SAFETY: integers only.
+unsafe impl Pod for Wire<[u64; 2]> {}
 
 /// What a generation fixes for one interface.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +135,8 @@ const TABLES: [&str; 11] = [
     "CUSTOMER_GROUPS",
     "AYA_LOGS",
 ];
+/// The table that is pinned last.
+const FILLED: &str = TABLES[0];
 /// The map of [`Count`] cells.
 pub const COUNTERS: &str = "COUNTERS";
 /// The map of how judged frames were seen.
@@ -151,11 +154,11 @@ pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<E
     let (link, role, softwire) = (constants.link as u8, constants.role.0, constants.softwire as u8);
     let multi_buffer = u8::from(program::multi_buffer());
     let block_unknown = u8::from(tables.block_unknown);
-    let shapes = [
-        Wire(tables.customers4.shape),
-        Wire(tables.customers6.shape),
-        Wire(tables.servers4.shape),
-        Wire(tables.servers6.shape),
+    let roots = [
+        Wire(tables.customers4.root),
+        Wire(tables.customers6.root),
+        Wire(tables.servers4.root),
+        Wire(tables.servers6.root),
     ];
     let mut loader = EbpfLoader::new();
     loader
@@ -166,66 +169,109 @@ pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<E
         .override_global("SOFTWIRE", &softwire, true)
         .override_global("MULTI_BUFFER", &multi_buffer, true)
         .override_global("BLOCK_UNKNOWN", &block_unknown, true)
-        .override_global("CUSTOMERS4_SHAPE", &shapes[0], true)
-        .override_global("CUSTOMERS6_SHAPE", &shapes[1], true)
-        .override_global("SERVERS4_SHAPE", &shapes[2], true)
-        .override_global("SERVERS6_SHAPE", &shapes[3], true);
-    for (name, length) in [
-        ("CUSTOMERS4", tables.customers4.ranges.len()),
-        ("CUSTOMERS4_INDEX", tables.customers4.index.len()),
-        ("CUSTOMERS6", tables.customers6.ranges.len()),
-        ("CUSTOMERS6_INDEX", tables.customers6.index.len()),
-        ("SERVERS4", tables.servers4.ranges.len()),
-        ("SERVERS4_INDEX", tables.servers4.index.len()),
-        ("SERVERS6", tables.servers6.ranges.len()),
-        ("SERVERS6_INDEX", tables.servers6.index.len()),
-        ("SERVERS", tables.servers.len()),
-    ] {
-        loader.map_max_entries(name, u32::try_from(length)?);
+        .override_global("CUSTOMERS4_ROOT", &roots[0], true)
+        .override_global("CUSTOMERS6_ROOT", &roots[1], true)
+        .override_global("SERVERS4_ROOT", &roots[2], true)
+        .override_global("SERVERS6_ROOT", &roots[3], true);
+    let sizes = sizes(tables);
+    for size in &sizes {
+        loader.map_max_entries(size.name, u32::try_from(size.entries)?);
     }
-    let mut fresh = true;
+    let mut filled = false;
     if let Maps::Pinned { tables, counters } = maps {
-        fresh = !tables.join(TABLES[0]).exists();
-        for name in TABLES {
+        filled = tables.join(FILLED).exists();
+        for name in TABLES.iter().filter(|_| filled) {
             loader.map_pin_path(name, tables.join(name));
         }
         for name in [COUNTERS, SEEN, SAMPLED] {
             loader.map_pin_path(name, counters.join(name));
         }
     }
-    let mut object = loader.load(OBJECT).context("the kernel does not take op25b's maps")?;
-    if fresh {
-        fill(&mut object, tables)?;
+    let object = loader.load(OBJECT).map_err(|error| without_room(error, &sizes))?;
+    if !filled {
+        fill(&object, tables)?;
+        if let Maps::Pinned { tables, .. } = maps {
+            pin(&object, tables)?;
+        }
     }
     Ok(object)
 }
 
-fn fill(object: &mut Ebpf, tables: &Tables) -> Result<()> {
-    table(object, "CUSTOMERS4", "CUSTOMERS4_INDEX", &tables.customers4)?;
-    table(object, "CUSTOMERS6", "CUSTOMERS6_INDEX", &tables.customers6)?;
-    table(object, "SERVERS4", "SERVERS4_INDEX", &tables.servers4)?;
-    table(object, "SERVERS6", "SERVERS6_INDEX", &tables.servers6)?;
-    array(object, "SERVERS", tables.servers.iter().map(|server| Wire(*server)))?;
-    array(object, "CUSTOMER_GROUPS", tables.groups.iter().map(|group| Wire(*group)))
+/// Entries of a table's map and what they take.
+struct Size {
+    name: &'static str,
+    entries: usize,
+    bytes: usize,
 }
 
-fn table<R: Copy>(object: &mut Ebpf, ranges: &str, index: &str, table: &Table<R>) -> Result<()>
-where
-    Wire<R>: Pod,
-{
-    array(object, ranges, table.ranges.iter().map(|range| Wire(*range)))?;
-    array(object, index, table.index.iter().copied())
+fn sizes(tables: &Tables) -> [Size; 9] {
+    fn size<T>(name: &'static str, values: &[T]) -> Size {
+        Size { name, entries: values.len(), bytes: size_of_val(values) }
+    }
+    [
+        size("CUSTOMERS4", &tables.customers4.ranges),
+        size("CUSTOMERS4_INDEX", &tables.customers4.index),
+        size("CUSTOMERS6", &tables.customers6.ranges),
+        size("CUSTOMERS6_INDEX", &tables.customers6.index),
+        size("SERVERS4", &tables.servers4.ranges),
+        size("SERVERS4_INDEX", &tables.servers4.index),
+        size("SERVERS6", &tables.servers6.ranges),
+        size("SERVERS6_INDEX", &tables.servers6.index),
+        size("SERVERS", &tables.servers),
+    ]
 }
 
-fn array<V: Pod>(object: &mut Ebpf, name: &str, values: impl Iterator<Item = V>) -> Result<()> {
-    let map = object.map_mut(name).with_context(|| format!("the object has no map {name}"))?;
-    let mut array: Array<&mut MapData, V> = Array::try_from(map)?;
-    for (position, value) in values.enumerate() {
-        array
-            .set(u32::try_from(position)?, value, 0)
-            .with_context(|| format!("cannot fill entry {position} of map {name}"))?;
+/// Names the table that the kernel has no memory for, its size and the cure.
+fn without_room(error: EbpfError, sizes: &[Size]) -> anyhow::Error {
+    if let EbpfError::MapError(MapError::CreateError { name, io_error }) = &error
+        && let Some(size) = sizes.iter().find(|size| size.name == name.as_str())
+        && matches!(io_error.raw_os_error(), Some(libc::ENOMEM | libc::E2BIG | libc::EPERM))
+    {
+        let Size { name, entries, bytes } = size;
+        return anyhow::anyhow!(
+            "the kernel has no memory for table {name}: {entries} entries, {} KiB ({io_error}); raise the limit \
+             (systemd: MemoryMax=, before Linux 5.11 LimitMEMLOCK=infinity) or write fewer prefixes",
+            bytes.div_ceil(1024)
+        );
+    }
+    anyhow::Error::new(error).context("the kernel does not take op25b's maps")
+}
+
+/// Pins filled tables. The one that tells a later run so comes last: a crash on the way leaves none to be trusted.
+fn pin(object: &Ebpf, directory: &Path) -> Result<()> {
+    for name in TABLES.into_iter().filter(|name| *name != FILLED).chain([FILLED]) {
+        let path = directory.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+        let map = object.map(name).with_context(|| format!("the object has no map {name}"))?;
+        map.pin(&path).with_context(|| format!("cannot pin table {}", path.display()))?;
     }
     Ok(())
+}
+
+fn fill(object: &Ebpf, tables: &Tables) -> Result<()> {
+    array(object, "CUSTOMERS4", &tables.customers4.ranges)?;
+    array(object, "CUSTOMERS4_INDEX", &tables.customers4.index)?;
+    array(object, "CUSTOMERS6", &tables.customers6.ranges)?;
+    array(object, "CUSTOMERS6_INDEX", &tables.customers6.index)?;
+    array(object, "SERVERS4", &tables.servers4.ranges)?;
+    array(object, "SERVERS4_INDEX", &tables.servers4.index)?;
+    array(object, "SERVERS6", &tables.servers6.ranges)?;
+    array(object, "SERVERS6_INDEX", &tables.servers6.index)?;
+    array(object, "SERVERS", &tables.servers)?;
+    array(object, "CUSTOMER_GROUPS", &tables.groups)
+}
+
+fn array<T: Copy>(object: &Ebpf, name: &str, values: &[T]) -> Result<()>
+where
+    Wire<T>: Pod,
+{
+    let Some(Map::Array(map)) = object.map(name) else { anyhow::bail!("the object has no array {name}") };
+    bulk::write(map, values).with_context(|| format!("cannot fill map {name}"))
 }
 
 /// Loads one program of the object into the kernel.

@@ -124,6 +124,12 @@ impl Situation {
 }
 
 impl Policy {
+    /// The number that a group has where no counters have given it one; zero where there is none.
+    #[must_use]
+    pub fn position(&self, name: &str) -> u32 {
+        self.groups.iter().position(|group| group.name == name).map_or(0, |position| position as u32 + 1)
+    }
+
     /// All that happens by itself, the earliest first.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {

@@ -89,7 +89,7 @@ fn an_invalid_file_leaves_what_is_in_force() -> Result<()> {
     let no_prefix = KURUME.replace("203.0.113.0/24", "203.0.113.0/33");
     let gone = KURUME.replace("customer: [eth1]", "customer: [eth1, eth9]");
     for (text, expected) in [
-        (unknown_key.as_str(), "policy.yaml:4"),
+        (unknown_key.as_str(), "policy.yaml:5"),
         (no_prefix.as_str(), "203.0.113.0/33"),
         (gone.as_str(), "eth9"),
         ("", "policy.yaml:"),
@@ -107,7 +107,7 @@ fn an_invalid_file_leaves_what_is_in_force() -> Result<()> {
     filter.policy(&unknown_key)?;
     let said = filter.said().len();
     filter.signal(Signal::SIGHUP)?;
-    assert!(eventually(|| filter.said().get(said..).is_some_and(|new| new.contains("policy.yaml:4"))));
+    assert!(eventually(|| filter.said().get(said..).is_some_and(|new| new.contains("policy.yaml:5"))));
     assert_eq!(filter.generation(), 1);
     assert_eq!((site.edge.xdp("eth1")?, link_id(&filter, "eth1:native")?), before);
     assert_eq!(site.through()?, FILTERED);
@@ -204,7 +204,7 @@ fn apply_of_what_cannot_be_changes_nothing() -> Result<()> {
         }
     }
     for (text, expected) in [
-        (KURUME.replace("operator: ", "operater: "), "new.yaml:4"),
+        (KURUME.replace("operator: ", "operater: "), "new.yaml:5"),
         (KURUME.replace("[eth1]", "[eth1, eth9]"), "eth9"),
     ] {
         let new = beside(&filter, "new.yaml", &text)?;
@@ -612,7 +612,7 @@ fn nonsense_on_the_socket_stops_nothing() -> Result<()> {
     assert!(!filter.said().lines().any(|line| line.starts_with("error: forged")), "{}", filter.said());
     assert!(!filter.said().contains('\u{1b}'), "{}", filter.said());
     // One that does not wait for its answer.
-    UnixStream::connect(&socket)?.write_all(b"{\"order\":\"Reload\",\"by\":\"me\"}\n")?;
+    UnixStream::connect(&socket)?.write_all(b"{\"order\":{\"Reload\":{\"why\":null}},\"by\":\"me\"}\n")?;
     assert!(eventually(|| filter.generation() == 2), "{}", filter.said());
 
     // Those that say nothing keep nobody waiting, nor what comes by itself.

@@ -8,13 +8,25 @@ mod ways;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
 };
 
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, Map, MapData},
+};
+use aya_obj::generated::BPF_F_RDONLY_PROG;
 use ipnetwork::IpNetwork;
+use op25b::{
+    object::{self, Constants, Maps, Wire},
+    situation::Situation,
+    tables::Tables,
+};
 use op25b_ebpf::{
-    abi::{Customer, Link, Role},
+    abi::{Customer, Link, Role, Slot, Softwire},
     address::Address,
     policy::Policy as _,
+    ranges::{Bucket, HALVINGS},
     verdict::Verdict,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -307,6 +319,167 @@ fn adjacent_prefixes_of_one_group_leave_no_gap() {
     });
 }
 
+#[test]
+fn keys_below_and_above_all_prefixes_are_in_none() {
+    agree(Lists {
+        groups: vec![prefixes(&[
+            "10.0.0.0/8",
+            "10.0.0.0/32",
+            "203.0.113.7/32",
+            "2001:db8::/48",
+            "2001:db8:9::/64",
+        ])],
+        ..Lists::default()
+    });
+}
+
+#[test]
+fn first_and_last_bucket_are_found() {
+    // So many that the index has more than a bucket, from the first address to the last.
+    let every = |step: u128| (0..256_u128).map(move |number| number * step);
+    let mut ipv4: Vec<_> = every(1 << 24).map(|start| v4(start as u32, 32)).collect();
+    let mut ipv6: Vec<_> = every(1 << 120).map(|start| v6(start, 128)).collect();
+    ipv4.extend(prefixes(&["0.0.0.0/0", "255.255.255.254/31", "255.255.255.255/32"]));
+    ipv6.extend([v6(0, 0), v6(u128::MAX - 1, 127), v6(u128::MAX, 128)]);
+    agree(Lists { groups: vec![ipv4, ipv6], ..Lists::default() });
+}
+
+#[test]
+fn ipv6_prefixes_whose_upper_halves_are_equal_are_told_apart() {
+    let base = 0x2001_0db8 << 96;
+    let within: Vec<_> = (0..64).map(|number| v6(base | number << 32, 128 - (number % 33) as u8)).collect();
+    // Across the boundary: the /64 itself, one that ends with it, one that begins behind it.
+    let around =
+        vec![v6(base, 64), v6(base | u128::from(u64::MAX), 128), v6(base + (1 << 64), 65), v6(base, 63)];
+    agree(Lists { groups: vec![within, around], ..Lists::default() });
+}
+
+#[test]
+fn crowds_get_nodes_of_their_own() {
+    // Two crowds far apart, and in each a crowd in a corner: buckets of the root, of nodes, of nodes in nodes.
+    let corner = |start: u32| (0..700_u32).map(move |number| v4(start + number * 2, 32));
+    let wide = |start: u32| (0..200_u32).map(move |number| v4(start + (number << 16), 24));
+    let ipv4 = corner(0x0a00_0000).chain(wide(0x0b00_0000)).chain(corner(0xdfff_0000)).collect();
+    let corner = |start: u128| (0..700_u128).map(move |number| v6(start + (number << 65), 64));
+    let wide = |start: u128| (0..200_u128).map(move |number| v6(start + (number << 100), 48));
+    let ipv6 = corner(0x2001_0db8 << 96).chain(wide(0x2400 << 112)).chain(corner(0x3fff << 112)).collect();
+    let lists = Lists { groups: vec![ipv4, ipv6], ..Lists::default() };
+    let office = Office::of(&lists.policy());
+    let slots = office.tables.customers4.index.iter().chain(&office.tables.customers6.index);
+    assert!(slots.filter(|slot| matches!(slot.bucket(), Bucket::Node { .. })).count() >= 4);
+    agree(lists);
+}
+
+fn v4(start: u32, length: u8) -> IpNetwork {
+    IpNetwork::new(Ipv4Addr::from(start).into(), length).expect("at most 32")
+}
+
+fn v6(start: u128, length: u8) -> IpNetwork {
+    let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+    IpNetwork::new(Ipv6Addr::from(start & mask).into(), length).expect("at most 128")
+}
+
+#[test]
+fn a_bucket_survives_its_packing() {
+    for bucket in [
+        Bucket::Value(u32::MAX),
+        Bucket::Ranges { first: u32::MAX, count: 1 << HALVINGS },
+        Bucket::Node { at: u32::MAX, last: (1 << 25) - 1, shift: 63 },
+    ] {
+        assert_eq!(Slot::new(bucket).bucket(), bucket);
+    }
+    assert_eq!(Slot::of_base(u64::MAX - 25).base(), u64::MAX - 25);
+}
+
+#[test]
+fn the_kernel_holds_the_tables_as_they_were_compiled() {
+    let mut policy = Office::of(&crowd(554, 1000).policy()).policy;
+    // More than one batch.
+    policy.groups[0].prefixes.extend((0..40_000).map(|number| v4(0x0a00_0000 + 2 * number, 32)));
+    policy.groups[1].prefixes.extend((0..40_000).map(|number| v6(0x2400 << 112 | number << 65, 64)));
+    let tables = &Tables::compile(&policy, &Situation::default(), |_| 1).expect("they are not too large");
+    assert!(tables.customers4.ranges.len() > 1 << 16 && tables.customers6.ranges.len() > 1 << 16);
+    let pins = Pins::new("tables-read-back");
+    let create = || {
+        let constants =
+            Constants { link: Link::Ethernet, role: Role::BOTH, softwire: Softwire::Closed, trace: false };
+        let maps = Maps::Pinned { tables: &pins.0, counters: &pins.0 };
+        object::create(tables, constants, maps).unwrap_or_else(|error| panic!("{error:#}"))
+    };
+    let holds = |object: &Ebpf| {
+        equals(object, "CUSTOMERS4", &tables.customers4.ranges);
+        equals(object, "CUSTOMERS4_INDEX", &tables.customers4.index);
+        equals(object, "CUSTOMERS6", &tables.customers6.ranges);
+        equals(object, "CUSTOMERS6_INDEX", &tables.customers6.index);
+        equals(object, "SERVERS4", &tables.servers4.ranges);
+        equals(object, "SERVERS4_INDEX", &tables.servers4.index);
+        equals(object, "SERVERS6", &tables.servers6.ranges);
+        equals(object, "SERVERS6_INDEX", &tables.servers6.index);
+        equals(object, "SERVERS", &tables.servers);
+    };
+    holds(&create());
+    // The next interface takes them as they are.
+    let again = create();
+    holds(&again);
+    // A crash before the last pin: nothing is taken for good.
+    std::fs::remove_file(pins.0.join("CUSTOMERS4")).expect("it is pinned");
+    let anew = create();
+    holds(&anew);
+    let number = |object: &Ebpf| data(object, "SERVERS").info().expect("it is a map").id();
+    assert_ne!(number(&again), number(&anew));
+}
+
+/// A folder of pins that goes with the test.
+struct Pins(PathBuf);
+
+impl Pins {
+    fn new(name: &str) -> Self {
+        let path = Path::new("/sys/fs/bpf").join(format!("op25b-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).expect("bpffs is mounted");
+        Self(path)
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn data<'o>(object: &'o Ebpf, name: &str) -> &'o MapData {
+    match object.map(name) {
+        Some(Map::Array(data)) => data,
+        _ => panic!("no array {name}"),
+    }
+}
+
+fn equals<T: Copy + PartialEq + std::fmt::Debug>(object: &Ebpf, name: &str, values: &[T])
+where
+    Wire<T>: Pod,
+{
+    let map = object.map(name).expect("a map");
+    let array: Array<_, Wire<T>> = map.try_into().expect("an array of them");
+    assert_eq!(array.len() as usize, values.len(), "{name}");
+    for (position, (entry, value)) in array.iter().zip(values).enumerate() {
+        assert_eq!(entry.expect("it can be read").0, *value, "{name}, entry {position}");
+    }
+}
+
+#[test]
+fn no_program_can_write_to_the_tables() {
+    let office = Office::of(&crowd(25, 10).policy());
+    let constants =
+        Constants { link: Link::Ethernet, role: Role::BOTH, softwire: Softwire::Closed, trace: false };
+    let object =
+        object::create(&office.tables, constants, Maps::Own).unwrap_or_else(|error| panic!("{error:#}"));
+    for name in
+        ["CUSTOMERS4", "CUSTOMERS4_INDEX", "CUSTOMERS6", "SERVERS6_INDEX", "SERVERS", "CUSTOMER_GROUPS"]
+    {
+        let flags = data(&object, name).info().expect("it is a map").map_flags();
+        assert_eq!(flags & BPF_F_RDONLY_PROG, BPF_F_RDONLY_PROG, "{name}");
+    }
+}
+
 /// Many prefixes in few /16s, as customers are.
 fn crowd(seed: u64, count: usize) -> Lists {
     let mut chance = Chance::new(seed);
@@ -343,7 +516,7 @@ fn kernel_finds_what_a_linear_search_finds() {
     let lists = crowd(2008, 1500);
     let office = Office::of(&lists.policy());
     let setting = Setting { variant: Variant::Pass, role: Role::CUSTOMER };
-    let explain = op25b::object::program::EXPLAIN;
+    let explain = object::program::EXPLAIN;
     let kernel = Kernel::load(&office, setting, Link::Ethernet, &[explain])
         .unwrap_or_else(|error| panic!("{error:#}"));
     let mut wrong = Vec::new();

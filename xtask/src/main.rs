@@ -1,5 +1,6 @@
-//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`, `fuzz`, `kernels`.
+//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`, `bench`, `fuzz`, `kernels`.
 
+mod bench;
 mod demo;
 mod exec;
 mod fuzz;
@@ -35,6 +36,14 @@ enum Task {
         #[arg(long, value_name = "FOLDER")]
         keep_captures: Option<PathBuf>,
     },
+    /// Measure in the real kernel, and write the figures to docs/bench (as root)
+    Bench {
+        /// Only these [default: all]
+        subjects: Vec<bench::Subject>,
+        /// Small sizes only; writes nothing
+        #[arg(long)]
+        quick: bool,
+    },
     /// Let libFuzzer look for frames that the core does not expect
     Fuzz {
         /// How long
@@ -69,6 +78,7 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Test { arguments } => test::run(&arguments),
         Task::Demo { keep_captures } => demo::run(keep_captures.as_deref()),
+        Task::Bench { subjects, quick } => bench::run(&subjects, quick),
         Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Kernels { versions } => kernels::run(&versions),
     }

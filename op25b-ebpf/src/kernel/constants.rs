@@ -5,7 +5,7 @@ use aya_ebpf::Global;
 use op25b_ebpf::{
     abi::{Link, Role, Softwire},
     frame::Look,
-    ranges::Shape,
+    ranges::Node,
 };
 
 /// [`Link`].
@@ -23,20 +23,20 @@ pub(crate) static BLOCK_UNKNOWN: Global<u8> = Global::new(0);
 /// Whether the kernel knows frames of several buffers (Linux 5.18), and so can tell how long they are.
 #[unsafe(no_mangle)]
 pub(crate) static MULTI_BUFFER: Global<u8> = Global::new(0);
-/// Form of the customers' IPv4 table.
+/// Root of the index of the customers' IPv4 table.
 #[unsafe(no_mangle)]
-pub(crate) static CUSTOMERS4_SHAPE: Global<Shape> = Global::new(EMPTY);
-/// Form of the customers' IPv6 table.
+pub(crate) static CUSTOMERS4_ROOT: Global<Node> = Global::new(EMPTY);
+/// Root of the index of the customers' IPv6 table.
 #[unsafe(no_mangle)]
-pub(crate) static CUSTOMERS6_SHAPE: Global<Shape> = Global::new(EMPTY);
-/// Form of the servers' IPv4 table.
+pub(crate) static CUSTOMERS6_ROOT: Global<Node> = Global::new(EMPTY);
+/// Root of the index of the servers' IPv4 table.
 #[unsafe(no_mangle)]
-pub(crate) static SERVERS4_SHAPE: Global<Shape> = Global::new(EMPTY);
-/// Form of the servers' IPv6 table.
+pub(crate) static SERVERS4_ROOT: Global<Node> = Global::new(EMPTY);
+/// Root of the index of the servers' IPv6 table.
 #[unsafe(no_mangle)]
-pub(crate) static SERVERS6_SHAPE: Global<Shape> = Global::new(EMPTY);
+pub(crate) static SERVERS6_ROOT: Global<Node> = Global::new(EMPTY);
 
-const EMPTY: Shape = Shape { base: 0, last_bucket: 0, shift: 0, halvings: 0, reserved: [0; 2] };
+const EMPTY: Node = Node { base: 0, last: 0, shift: 0 };
 
 /// This interface's constants, loaded where they are asked for: the everyday frame needs one of them.
 #[derive(Clone, Copy)]

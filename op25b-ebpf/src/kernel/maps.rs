@@ -1,52 +1,55 @@
 //! The maps, each behind the question it answers.
 
 use aya_ebpf::{
-    Global,
+    bindings::BPF_F_RDONLY_PROG,
     macros::map,
     maps::{Array, PerCpuArray},
 };
 use op25b_ebpf::{
-    abi::{CELLS, Count, Customer, GROUPS, Group, Range4, Range6, SEEN_CELLS, Server},
+    abi::{CELLS, Count, Customer, GROUPS, Group, Range4, Range6, SEEN_CELLS, Server, Slot},
     address::{Address, Family},
     found::Found,
     policy::Policy,
-    ranges::{Range, Ranges, Shape, find},
+    ranges::find,
 };
 
-use super::constants::{BLOCK_UNKNOWN, CUSTOMERS4_SHAPE, CUSTOMERS6_SHAPE, SERVERS4_SHAPE, SERVERS6_SHAPE};
+use super::{
+    constants::{BLOCK_UNKNOWN, CUSTOMERS4_ROOT, CUSTOMERS6_ROOT, SERVERS4_ROOT, SERVERS6_ROOT},
+    table::Table,
+};
 
-// The loader sets the sizes of a generation's tables.
+// The loader sets the sizes of a generation's tables and fills them; no program can write to them.
 
 /// Ranges of the customers' table, IPv4.
 #[map]
-static CUSTOMERS4: Array<Range4> = Array::with_max_entries(1, 0);
+static CUSTOMERS4: Array<Range4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 /// Its index.
 #[map]
-static CUSTOMERS4_INDEX: Array<u32> = Array::with_max_entries(2, 0);
+static CUSTOMERS4_INDEX: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 /// Ranges of the customers' table, IPv6.
 #[map]
-static CUSTOMERS6: Array<Range6> = Array::with_max_entries(1, 0);
+static CUSTOMERS6: Array<Range6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 /// Its index.
 #[map]
-static CUSTOMERS6_INDEX: Array<u32> = Array::with_max_entries(2, 0);
+static CUSTOMERS6_INDEX: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 /// Ranges of the servers' table, IPv4; their values are entries of [`SERVERS`].
 #[map]
-static SERVERS4: Array<Range4> = Array::with_max_entries(1, 0);
+static SERVERS4: Array<Range4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 /// Its index.
 #[map]
-static SERVERS4_INDEX: Array<u32> = Array::with_max_entries(2, 0);
+static SERVERS4_INDEX: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 /// Ranges of the servers' table, IPv6.
 #[map]
-static SERVERS6: Array<Range6> = Array::with_max_entries(1, 0);
+static SERVERS6: Array<Range6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 /// Its index.
 #[map]
-static SERVERS6_INDEX: Array<u32> = Array::with_max_entries(2, 0);
+static SERVERS6_INDEX: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 /// What is known of a server; entry 0 is no server.
 #[map]
-static SERVERS: Array<Server> = Array::with_max_entries(1, 0);
+static SERVERS: Array<Server> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 /// The groups, by number; entry 0 is no group.
 #[map]
-static CUSTOMER_GROUPS: Array<Group> = Array::with_max_entries(GROUPS as u32 + 1, 0);
+static CUSTOMER_GROUPS: Array<Group> = Array::with_max_entries(GROUPS as u32 + 1, BPF_F_RDONLY_PROG);
 
 /// The counters of this interface; they outlive the generation.
 #[map]
@@ -58,41 +61,6 @@ static SEEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(SEEN_CELLS, 0);
 /// How all frames were seen, while a sampling program is attached.
 #[map]
 static SAMPLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(SEEN_CELLS, 0);
-
-struct Table<R: 'static> {
-    ranges: &'static Array<R>,
-    index: &'static Array<u32>,
-    shape: &'static Global<Shape>,
-}
-
-impl<R: Range> Ranges for Table<R> {
-    type Key = R::Key;
-
-    #[inline(always)]
-    fn top(key: R::Key) -> u64 {
-        R::top(key)
-    }
-
-    #[inline(always)]
-    fn shape(&self) -> Shape {
-        self.shape.load()
-    }
-
-    #[inline(always)]
-    fn index(&self, bucket: u32) -> Option<u32> {
-        self.index.get(bucket).copied()
-    }
-
-    #[inline(always)]
-    fn start(&self, range: u32) -> Option<R::Key> {
-        self.ranges.get(range).map(R::start)
-    }
-
-    #[inline(always)]
-    fn value(&self, range: u32) -> Option<u32> {
-        self.ranges.get(range).map(R::value)
-    }
-}
 
 /// The tables of this generation.
 pub(crate) struct Tables;
@@ -125,10 +93,10 @@ impl Policy for Tables {
 #[inline(never)]
 extern "C" fn op25b_customer(family: u64, high: u64, low: u64) -> u32 {
     if family == Family::Ipv4 as u64 {
-        let table = Table { ranges: &CUSTOMERS4, index: &CUSTOMERS4_INDEX, shape: &CUSTOMERS4_SHAPE };
+        let table = Table { ranges: &CUSTOMERS4, index: &CUSTOMERS4_INDEX, root: &CUSTOMERS4_ROOT };
         find(&table, low as u32)
     } else {
-        let table = Table { ranges: &CUSTOMERS6, index: &CUSTOMERS6_INDEX, shape: &CUSTOMERS6_SHAPE };
+        let table = Table { ranges: &CUSTOMERS6, index: &CUSTOMERS6_INDEX, root: &CUSTOMERS6_ROOT };
         find(&table, (high, low))
     }
 }
@@ -138,10 +106,10 @@ extern "C" fn op25b_customer(family: u64, high: u64, low: u64) -> u32 {
 #[inline(never)]
 extern "C" fn op25b_server(family: u64, high: u64, low: u64) -> u32 {
     if family == Family::Ipv4 as u64 {
-        let table = Table { ranges: &SERVERS4, index: &SERVERS4_INDEX, shape: &SERVERS4_SHAPE };
+        let table = Table { ranges: &SERVERS4, index: &SERVERS4_INDEX, root: &SERVERS4_ROOT };
         find(&table, low as u32)
     } else {
-        let table = Table { ranges: &SERVERS6, index: &SERVERS6_INDEX, shape: &SERVERS6_SHAPE };
+        let table = Table { ranges: &SERVERS6, index: &SERVERS6_INDEX, root: &SERVERS6_ROOT };
         find(&table, (high, low))
     }
 }

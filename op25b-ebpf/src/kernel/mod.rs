@@ -4,6 +4,7 @@ mod constants;
 mod frame;
 mod hook;
 mod maps;
+mod table;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},

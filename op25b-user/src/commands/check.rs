@@ -45,9 +45,9 @@ impl Size {
     fn of<R: Entry>(table: &Table<R>) -> Self {
         Self {
             ranges: table.ranges.len(),
-            buckets: table.index.len() - 1,
+            buckets: table.index.len(),
             bytes: size_of_val(table.ranges.as_slice()) + size_of_val(table.index.as_slice()),
-            lookup_steps: table.shape.halvings,
+            lookup_steps: table.steps,
         }
     }
 }
@@ -55,7 +55,7 @@ impl Size {
 pub(super) fn check(arguments: &cli::Check) -> Result<()> {
     let report = match Policy::read(&arguments.policy, &Override::default()) {
         Err(invalid) => Report { errors: invalid.errors, ..Report::default() },
-        Ok(policy) => match Tables::compile(&policy, &Situation::now(), |name| position(&policy, name)) {
+        Ok(policy) => match Tables::compile(&policy, &Situation::now(), |name| policy.position(name)) {
             Err(error) => Report { errors: vec![error.to_string()], ..Report::default() },
             Ok(tables) => Report {
                 valid: true,
@@ -78,11 +78,6 @@ pub(super) fn check(arguments: &cli::Check) -> Result<()> {
         tell(arguments, &report)?;
     }
     if report.valid { Ok(()) } else { Err(No::Answer.into()) }
-}
-
-/// The number a group would have in a fresh instance.
-pub(super) fn position(policy: &Policy, name: &str) -> u32 {
-    policy.groups.iter().position(|group| group.name == name).map_or(0, |position| position as u32 + 1)
 }
 
 fn tell(arguments: &cli::Check, report: &Report) -> Result<()> {

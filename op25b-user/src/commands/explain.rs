@@ -3,9 +3,10 @@
 use anyhow::{Context as _, Result};
 use aya::programs::{SchedClassifier, Xdp};
 use aya_obj::programs::XdpAttachType;
+use jiff::Timestamp;
 use op25b_ebpf::abi::{Answer, Link, Role};
 
-use super::{No, check::position, print, print_json};
+use super::{No, print, print_json};
 use crate::{
     attach::Hook,
     cli::{self, RoleName},
@@ -14,7 +15,7 @@ use crate::{
     manifest::Manifest,
     object::{self, Constants, Maps, program},
     policy::{Override, Policy},
-    preflight,
+    preflight, relays,
     situation::Situation,
     tables::Tables,
 };
@@ -31,7 +32,15 @@ pub(super) fn explain(instance: &Instance, arguments: &cli::Explain) -> Result<(
         Some(path) => {
             let policy =
                 Policy::read(path, &Override::default()).map_err(|invalid| No::Input(invalid.to_string()))?;
-            by_policy(&policy, role(arguments.role), &frame)?
+            {
+                let moment = arguments.at.unwrap_or_else(Timestamp::now);
+                by_policy(
+                    &policy,
+                    &relays::situation(instance, &policy, moment),
+                    role(arguments.role),
+                    &frame,
+                )?
+            }
         }
         None => by_generation(&Manifest::require(instance)?, instance, arguments.role, &frame)?,
     };
@@ -55,8 +64,8 @@ pub(super) const fn role(name: RoleName) -> Role {
     }
 }
 
-fn by_policy(policy: &Policy, role: Role, frame: &[u8]) -> Result<Explanation> {
-    let tables = Tables::compile(policy, &Situation::now(), |name| position(policy, name))
+fn by_policy(policy: &Policy, situation: &Situation, role: Role, frame: &[u8]) -> Result<Explanation> {
+    let tables = Tables::compile(policy, situation, |name| policy.position(name))
         .map_err(|error| No::Input(error.to_string()))?;
     let constants = Constants::new(policy, role, Link::Ethernet);
     let mut object = object::create(&tables, constants, Maps::Own)?;

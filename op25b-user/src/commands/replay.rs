@@ -24,7 +24,7 @@ use pcap_file::{
 };
 use serde::Serialize;
 
-use super::{No, check::position, explain::role, print};
+use super::{No, explain::role, print};
 use crate::{
     capture::{Capture, Frame},
     cli,
@@ -153,7 +153,7 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(policy: &'a Policy, role: Role) -> Result<Self> {
-        let tables = Tables::compile(policy, &Situation::now(), |name| position(policy, name))
+        let tables = Tables::compile(policy, &Situation::now(), |name| policy.position(name))
             .map_err(|error| No::Input(error.to_string()))?;
         Ok(Self { policy, tables, role, loaded: [None, None] })
     }

@@ -31,6 +31,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
         trace: arguments.trace_frames,
         trust_clock: arguments.trust_clock,
         watch: arguments.watch,
+        resolver: arguments.resolver,
     };
     // Before the policy is looked at: that may be what is wrong.
     if Manifest::interrupted(instance)?.is_some() {
@@ -68,7 +69,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
                 // Both outcomes are in the log.
-                let _ = daemon.obey(Order::Reload, "SIGHUP").await;
+                let _ = daemon.obey(Order::Reload { why: None }, "SIGHUP").await;
             }
             Some((request, stream)) = control.recv() => serve(&mut daemon, request, stream).await,
             Some(noticed) = changes.recv() => daemon.look_at_interfaces(noticed).await,

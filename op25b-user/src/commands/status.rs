@@ -1,5 +1,7 @@
 //! `op25b status`: proves that the filter is in force, from the kernel's side, and exits 1 when it is not.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,6 +16,7 @@ use crate::{
     manifest::{self, Manifest},
     policy::{Override, Policy},
     preflight,
+    relays::{self, Known},
     sample::{self, Sample},
     situation::{Change, Suspended},
     state::{State, Suspension, Unconfirmed},
@@ -35,6 +38,8 @@ struct Status {
     policy: PolicyStatus,
     interfaces: Vec<InterfaceStatus>,
     groups: Vec<manifest::Group>,
+    /// Relays that are named by their hostname.
+    hostnames: BTreeMap<String, Known>,
     suspension: Option<Suspension>,
     /// A policy on trial.
     unconfirmed: Option<Unconfirmed>,
@@ -147,6 +152,16 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
         State::default()
     });
     let now = Timestamp::now();
+    let mut hostnames = relays::remembered(instance).unwrap_or_else(|error| {
+        warnings.push(format!("{error:#}"));
+        BTreeMap::new()
+    });
+    hostnames.retain(|hostname, _| manifest.hostnames.contains(hostname));
+    for (hostname, known) in &hostnames {
+        if let Some(failure) = &known.failure {
+            warnings.push(format!("{hostname}: {failure}"));
+        }
+    }
     let (overdue, coming): (Vec<Change>, Vec<Change>) =
         manifest.upcoming.iter().cloned().partition(|change| change.at < now);
     for change in &overdue {
@@ -186,6 +201,7 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
         },
         interfaces,
         groups: manifest.groups.clone(),
+        hostnames,
         suspension,
         unconfirmed: persistent.unconfirmed,
         next_change: coming.into_iter().next(),
@@ -269,6 +285,14 @@ fn tell(status: &Status) -> Result<()> {
     for group in &status.groups {
         let mark = if group.enforces() { "enforce" } else { &group.mode };
         print(&format!("  group {}: {mark}", group.name))?;
+    }
+    for (hostname, known) in &status.hostnames {
+        let addresses = known.addresses.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let age = known.answered.map_or("never".to_owned(), |answered| {
+            format!("{} s ago", Timestamp::now().duration_since(answered).as_secs())
+        });
+        let alias = known.alias.as_ref().map_or(String::new(), |alias| format!(" (alias of {alias})"));
+        print(&format!("  hostname {hostname}{alias}: {addresses}; the DNS answered {age}"))?;
     }
     if let Some(suspension) = &status.suspension {
         let what = match &suspension.what {

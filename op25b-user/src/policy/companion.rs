@@ -19,8 +19,8 @@ use crate::document::excerpt;
 
 /// Bytes that the files of one policy have at most, together.
 pub(super) const LARGEST: u64 = 256 << 20;
-/// Prefixes of one file at most.
-const MOST_PREFIXES: usize = 4 << 20;
+/// Lines of a file of prefixes at most.
+const MOST_LINES: u32 = 4 << 20;
 /// Rows of one file at most: each is an entry of its own, with its texts.
 const MOST_ROWS: usize = 1 << 20;
 
@@ -77,28 +77,28 @@ impl Reader<'_> {
         mut each: impl FnMut(&mut Self, IpNetwork, Origin),
     ) {
         let Some((file, text)) = self.companion("prefixes_file", written) else { return };
-        let mut count = 0;
+        let mut nothing = true;
         for (line, number) in text.lines().zip(1..) {
+            let origin = Origin::Companion { file, line: number };
+            if number > MOST_LINES {
+                self.error_at(
+                    origin,
+                    "",
+                    format_args!("{of}: more than {MOST_LINES} lines; aggregate the prefixes"),
+                );
+                return;
+            }
             let prefix = line.split('#').next().unwrap_or_default().trim();
             if prefix.is_empty() {
                 continue;
             }
-            let origin = Origin::Companion { file, line: number };
-            count += 1;
-            if count > MOST_PREFIXES {
-                self.error_at(
-                    origin,
-                    "",
-                    format_args!("{of}: more than {MOST_PREFIXES} prefixes; aggregate them"),
-                );
-                return;
-            }
+            nothing = false;
             match values::prefix(prefix) {
                 Ok(prefix) => each(self, prefix, origin),
                 Err(error) => self.error_at(origin, "", format_args!("{of}: {error}")),
             }
         }
-        if count == 0 {
+        if nothing {
             self.error_at(
                 Origin::Companion { file, line: 1 },
                 "",

@@ -1,0 +1,50 @@
+//! Whole arrays into the kernel with a system call for many entries: a million of them one by one take a second.
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use anyhow::{Result, ensure};
+use aya::{Pod, maps::MapData};
+use aya_obj::generated::{bpf_attr__bindgen_ty_3, bpf_cmd::BPF_MAP_UPDATE_BATCH};
+use nix::{errno::Errno, libc};
+
+use crate::object::Wire;
+
+/// Entries of one call: older kernels do not let others run in between.
+const BATCH: usize = 1 << 16;
+
+/// Writes `values` to an array map, from its first entry on.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn write<T: Copy>(map: &MapData, values: &[T]) -> Result<()>
+where
+    Wire<T>: Pod,
+{
+    let size = map.info()?.value_size();
+    ensure!(size as usize == size_of::<T>(), "an entry has {size} bytes, not {}", size_of::<T>());
+    let mut keys = Vec::with_capacity(values.len().min(BATCH));
+    for (number, values) in values.chunks(BATCH).enumerate() {
+        let first = (number * BATCH) as u32;
+        keys.clear();
+        keys.extend(first..first + values.len() as u32);
+        // Not the whole `bpf_attr`: what is behind the member would have to be zero.
+        let batch = bpf_attr__bindgen_ty_3 {
+            in_batch: 0,
+            out_batch: 0,
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count: values.len() as u32,
+            map_fd: map.fd().as_fd().as_raw_fd() as u32,
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the kernel reads `count` keys of an array map, which are `u32`, and as many values of the size
+        // that was compared above; both outlive the call. Values are plain data: `Wire` of them is `Pod`.
+        let result = unsafe {
+            libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw const batch, size_of_val(&batch))
+        };
+        Errno::result(result)?;
+    }
+    Ok(())
+}
