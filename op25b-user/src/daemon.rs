@@ -422,7 +422,12 @@ impl Daemon {
             Ok(()) => links::attach_new(&self.instance, &mut self.manifest, noticed).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = looked {
+        let done = match looked {
+            Ok(true) => self.enforce(self.moment).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
             log::error!("{error:#}");
         }
     }

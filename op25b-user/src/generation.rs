@@ -12,6 +12,7 @@ use crate::{
     commands::No,
     instance::Instance,
     interface::{self, Interface},
+    links,
     manifest::{self, Manifest},
     object::{self, Constants, Maps},
     policy::{Policy, Port},
@@ -46,8 +47,13 @@ pub async fn places<'a>(
     }
     let mut places = Vec::new();
     for port in &policy.interfaces {
-        let known = previous.and_then(|previous| previous.interface(&port.name, port.attach));
-        let interface = match (interface::find(&port.name).await?, known) {
+        let named = previous.and_then(|previous| previous.port(&port.name, port.attach));
+        let known = previous.and_then(|previous| previous.interface(&port.name, port.attach)).or(named);
+        let renamed = match named.filter(|named| named.name != port.name) {
+            Some(renamed) => interface::find(&renamed.name).await?,
+            None => None,
+        };
+        let interface = match (interface::find(&port.name).await?.or(renamed), known) {
             (Some(interface), _) => interface,
             (None, Some(known)) => {
                 log::warn!("{}: does not exist; the filter is attached when it comes", port.name);
@@ -126,7 +132,7 @@ fn prepare(
     let generation = instance.generation(manifest.generation);
     let mut logger = None;
     for Place { port, interface } in places {
-        let counters = instance.counters(&port.name, port.attach);
+        let counters = instance.counters(&interface.name, port.attach);
         for directory in [&counters, &generation] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
@@ -136,7 +142,7 @@ fn prepare(
         let mut object = object::create(tables, constants, maps)?;
         let hook = Hook::of(port.attach);
         let mut pinned = |name| -> Result<u32> {
-            let pin = instance.program(manifest.generation, name, &port.name, port.attach);
+            let pin = instance.program(manifest.generation, name, &interface.name, port.attach);
             let program = object::load(&mut object, name)?;
             program.pin(&pin).with_context(|| format!("cannot pin the program {}", pin.display()))?;
             Ok(program.info()?.id())
@@ -170,7 +176,9 @@ async fn complete<'a>(
         }
     }
     manifest.commit(instance)?;
-    if let Err(error) = leave_others(instance, previous, manifest) {
+    if let Err(error) =
+        leave_others(instance, previous, manifest).and_then(|()| leave_strays(instance, manifest))
+    {
         log::error!("{error:#}");
     }
     if let Err(error) = remove_all_but(instance, Some(manifest.generation)) {
@@ -246,6 +254,22 @@ fn leave_others(instance: &Instance, previous: Option<&Manifest>, manifest: &Man
                 interface.mode.name()
             );
         }
+    }
+    Ok(())
+}
+
+/// Takes the filter off interfaces that no manifest names, since a daemon died before it did.
+fn leave_strays(instance: &Instance, manifest: &Manifest) -> Result<()> {
+    let kept: HashSet<_> = manifest.interfaces.iter().map(|one| instance.link(&one.name, one.mode)).collect();
+    let Ok(entries) = fs::read_dir(instance.pins().join("links")) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        // One that is on its way to a new name is not a stray.
+        if kept.contains(&path) || path.to_string_lossy().ends_with(links::ASIDE) {
+            continue;
+        }
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        log::warn!("{}: removed, since the policy does not name its interface", path.display());
     }
     Ok(())
 }

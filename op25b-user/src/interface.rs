@@ -1,7 +1,5 @@
 //! What the kernel says of a network interface, over netlink.
 
-use std::collections::HashMap;
-
 use anyhow::{Context as _, Result};
 use ethtool::{EthtoolAttr, EthtoolFeatureAttr};
 use futures_util::TryStreamExt as _;
@@ -51,18 +49,17 @@ pub async fn find(name: &str) -> Result<Option<Interface>> {
     }
 }
 
-/// The interfaces that run one of these XDP programs, by program.
+/// All interfaces.
 ///
 /// # Errors
 ///
 /// When netlink does not answer.
-pub async fn holders() -> Result<HashMap<u32, String>> {
+pub async fn all() -> Result<Vec<Interface>> {
     let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
     let connection = tokio::spawn(connection);
     let answer: Result<Vec<_>, _> = handle.link().get().execute().try_collect().await;
     connection.abort();
-    let interfaces = answer.context("cannot list the interfaces")?.into_iter().map(read);
-    Ok(interfaces.filter_map(|interface| Some((interface.xdp?, interface.name))).collect())
+    Ok(answer.context("cannot list the interfaces")?.into_iter().map(read).collect())
 }
 
 fn read(message: LinkMessage) -> Interface {

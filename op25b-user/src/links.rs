@@ -1,13 +1,21 @@
 //! Interfaces that come, go and change their names while they are filtered (PPP, VLAN, a driver loaded anew).
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, io, path::Path, time::Instant};
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
 
-use crate::{attach, instance::Instance, interface, manifest::Manifest};
+use crate::{
+    attach::{self, Hook},
+    instance::Instance,
+    interface::{self, Interface},
+    manifest::{self, Manifest},
+};
+
+/// Ends the name of a pin that is on its way to a new one.
+pub const ASIDE: &str = ":renamed";
 
 /// The kernel's word that something about an interface has changed, as often as it is given.
 ///
@@ -30,12 +38,14 @@ pub fn listen() -> Result<mpsc::Receiver<Instant>> {
     Ok(receiver)
 }
 
-/// Attaches the generation to interfaces that are there anew. Whether there were any.
+/// Attaches the generation to interfaces that are there anew. Whether one of them is of another kind, for which the
+/// generation has no program.
 ///
 /// # Errors
 ///
 /// When one of them cannot be attached.
 pub async fn attach_new(instance: &Instance, manifest: &mut Manifest, noticed: Instant) -> Result<bool> {
+    let mut other_kind = false;
     let mut changed = false;
     let mut refused = Ok(());
     let generation = manifest.generation;
@@ -48,10 +58,15 @@ pub async fn attach_new(instance: &Instance, manifest: &mut Manifest, noticed: I
             }
             continue;
         };
-        if interface.index == known.index {
+        if interface.ethernet != known.ethernet {
+            other_kind = true;
             continue;
         }
         let running = attach::programs(&interface, &known.name, known.mode).await?;
+        // The number alone does not say that it is the same one.
+        if interface.index == known.index && running.iter().any(|program| known.runs(*program)) {
+            continue;
+        }
         match attach::attach(instance, generation, &interface, known.mode, &running) {
             Ok(_) => {
                 log::warn!(
@@ -68,7 +83,7 @@ pub async fn attach_new(instance: &Instance, manifest: &mut Manifest, noticed: I
     if changed {
         manifest.write(instance)?;
     }
-    refused.map(|()| changed)
+    refused.map(|()| other_kind)
 }
 
 /// An interface that was renamed takes its pins along, so that it is neither attached twice nor left behind.
@@ -77,25 +92,24 @@ pub async fn attach_new(instance: &Instance, manifest: &mut Manifest, noticed: I
 ///
 /// When netlink does not answer or a pin cannot be renamed.
 pub async fn follow_renames(instance: &Instance, manifest: &mut Manifest) -> Result<()> {
-    let holders = interface::holders().await?;
+    let interfaces = interface::all().await?;
     let mut renamed = Vec::new();
     for known in &mut manifest.interfaces {
-        let holder = [known.program, known.sampling_program].iter().find_map(|program| holders.get(program));
-        let Some(now) = holder.filter(|now| **now != known.name) else { continue };
+        let Some(now) = holder(known, &interfaces).await?.filter(|now| *now != known.name) else { continue };
         log::warn!("{} is called {now} now", known.name);
         renamed.push((std::mem::replace(&mut known.name, now.clone()), now.clone(), known.mode, known.hook));
     }
     // Two steps, since two interfaces can have changed names with each other.
     let beside = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        path.with_file_name(format!("{name}:renamed"))
+        path.with_file_name(format!("{name}{ASIDE}"))
     };
     for step in 0..2 {
         for (before, now, mode, hook) in &renamed {
-            let mut moves = vec![
-                (instance.link(before, *mode), instance.link(now, *mode)),
-                (instance.counters(before, *mode), instance.counters(now, *mode)),
-            ];
+            let mut moves = vec![(instance.counters(before, *mode), instance.counters(now, *mode))];
+            if *hook != Hook::Clsact {
+                moves.push((instance.link(before, *mode), instance.link(now, *mode)));
+            }
             for program in [hook.program(), hook.sampling_program(), hook.sibling()] {
                 moves.push((
                     instance.program(manifest.generation, program, before, *mode),
@@ -103,13 +117,7 @@ pub async fn follow_renames(instance: &Instance, manifest: &mut Manifest) -> Res
                 ));
             }
             for (from, to) in moves {
-                let (from, to) = if step == 0 { (from.clone(), beside(&from)) } else { (beside(&from), to) };
-                if to.is_dir() {
-                    // Counters of an interface that had the name once and is gone.
-                    fs::remove_dir_all(&to).with_context(|| format!("cannot remove {}", to.display()))?;
-                }
-                fs::rename(&from, &to)
-                    .with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))?;
+                if step == 0 { take(&from, &beside(&from))? } else { put(&beside(&from), &to)? }
             }
         }
     }
@@ -117,4 +125,37 @@ pub async fn follow_renames(instance: &Instance, manifest: &mut Manifest) -> Res
         manifest.write(instance)?;
     }
     Ok(())
+}
+
+/// The name of the interface that runs one of a generation's programs, whatever it was called.
+async fn holder(known: &manifest::Interface, interfaces: &[Interface]) -> Result<Option<String>> {
+    if known.hook == Hook::Xdp {
+        let holds = |one: &&Interface| one.xdp.is_some_and(|program| known.runs(program));
+        return Ok(interfaces.iter().find(holds).map(|one| one.name.clone()));
+    }
+    let Some(one) = interfaces.iter().find(|one| one.index == known.index) else { return Ok(None) };
+    let running = attach::programs(one, &one.name, known.mode).await?;
+    Ok(running.iter().any(|program| known.runs(*program)).then(|| one.name.clone()))
+}
+
+/// Takes a pin aside; one that is not there was taken before, by a daemon that died at it.
+fn take(from: &Path, aside: &Path) -> Result<()> {
+    match fs::rename(from, aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot rename {} to {}", from.display(), aside.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a pin where it belongs; one that is there already was put by a daemon that died at it.
+fn put(aside: &Path, to: &Path) -> Result<()> {
+    if !aside.exists() && to.exists() {
+        return Ok(());
+    }
+    if to.is_dir() {
+        // Counters of an interface that had the name once and is gone.
+        fs::remove_dir_all(to).with_context(|| format!("cannot remove {}", to.display()))?;
+    }
+    fs::rename(aside, to).with_context(|| format!("cannot rename {} to {}", aside.display(), to.display()))
 }

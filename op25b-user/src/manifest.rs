@@ -62,6 +62,8 @@ pub struct Manifest {
 pub struct Interface {
     /// As `ip link` shows it.
     pub name: String,
+    /// As the policy names it: another name when it was renamed since.
+    pub port: String,
     /// `customer`, `upstream` or `both`.
     pub role: String,
     /// Its number when it was attached.
@@ -236,6 +238,12 @@ impl Manifest {
         self.interfaces.iter().find(|known| known.name == name && known.mode == mode)
     }
 
+    /// The entry of an interface that the policy names so, whatever it is called.
+    #[must_use]
+    pub fn port(&self, port: &str, mode: Attach) -> Option<&Interface> {
+        self.interfaces.iter().find(|known| known.port == port && known.mode == mode)
+    }
+
     /// The name of a group by its number.
     #[must_use]
     pub fn group(&self, number: u32) -> Option<&str> {
@@ -255,7 +263,8 @@ impl Interface {
     #[must_use]
     pub fn new(port: &Port, interface: &interface::Interface, program: u32, sampling_program: u32) -> Self {
         Self {
-            name: port.name.clone(),
+            name: interface.name.clone(),
+            port: port.name.clone(),
             role: role_name(port.role).to_owned(),
             index: interface.index,
             ethernet: interface.ethernet,

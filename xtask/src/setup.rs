@@ -13,6 +13,7 @@ const LAB: &[&str] = &[
     "busybox-static",
     "cpio",
     "ethtool",
+    "faketime",
     "iproute2",
     "libio-socket-inet6-perl",
     "libnet-ssleay-perl",

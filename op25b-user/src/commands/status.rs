@@ -128,6 +128,18 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
             None
         }
     };
+    for known in manifest.interfaces.iter().filter(|known| known.name != known.port) {
+        let other = interface::find(&known.port).await?.is_some();
+        warnings.push(if other {
+            format!(
+                "{} is called {} now, and another interface is called {}: not filtered until `op25b reload`, which \
+                 leaves {}",
+                known.port, known.name, known.port, known.name
+            )
+        } else {
+            format!("{} is called {} now; the policy does not know that", known.port, known.name)
+        });
+    }
     let daemon = instance.is_running();
     if !daemon {
         warnings.push("no daemon runs; the filter goes on without it".to_owned());

@@ -2,6 +2,7 @@
 //! know what is tried.
 
 use std::{
+    cell::Cell,
     env,
     ffi::OsStr,
     fs::{self, File},
@@ -172,6 +173,33 @@ impl Namespace {
     pub(crate) fn listen(&self, interface: &str) -> Result<Ear> {
         Ok(Ear { socket: self.within(|| packet_socket(interface, libc::ETH_P_ALL))?? })
     }
+
+    /// Counts what comes in on an interface from a TCP port over IPv4 from now on.
+    pub(crate) fn tally(&self, interface: &str, source_port: u16) -> Result<Tally> {
+        let socket = self.within(|| packet_socket(interface, libc::ETH_P_ALL))??;
+        // Load the half word behind Ethernet and IP headers; is it the port? Keep all of it, else nothing.
+        let filter = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        let mut program = [
+            filter(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, 14 + 20),
+            filter(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, source_port.into()),
+            filter(libc::BPF_RET | libc::BPF_K, 0, 0, 1),
+            filter(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // What is counted need not be kept.
+        let room: i32 = 1;
+        let mut set = Vec::new();
+        // SAFETY: the options' values are these, their sizes are given, and the kernel copies them.
+        unsafe {
+            let option = |name, value, size: usize| {
+                libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, value, size as libc::socklen_t)
+            };
+            set.push(option(libc::SO_ATTACH_FILTER, (&raw const program).cast(), size_of_val(&program)));
+            set.push(option(libc::SO_RCVBUF, (&raw const room).cast(), size_of_val(&room)));
+        }
+        ensure!(set == [0, 0], "setsockopt: {}", io::Error::last_os_error());
+        Ok(Tally { ear: Ear { socket }, counted: Cell::new(0) })
+    }
 }
 
 impl Drop for Namespace {
@@ -262,6 +290,23 @@ impl Mouth {
         Ok(())
     }
 
+    /// Sends frames as fast as it can, each exactly once; how many times there was no room for one.
+    pub(crate) fn pour<'f>(&self, frames: impl IntoIterator<Item = &'f [u8]>) -> Result<u64> {
+        let start = Instant::now();
+        let mut refused = 0;
+        for frame in frames {
+            // SAFETY: the buffer is as long as said.
+            while unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) } < 0 {
+                let error = io::Error::last_os_error();
+                ensure!(error.raw_os_error() == Some(libc::ENOBUFS), "send: {error}");
+                ensure!(start.elapsed() < *LIMIT, "the interface takes no frame");
+                refused += 1;
+                thread::yield_now();
+            }
+        }
+        Ok(refused)
+    }
+
     fn send_one(&self, frame: &[u8]) -> Result<()> {
         for _ in 0..1000 {
             // SAFETY: the buffer is as long as said.
@@ -332,6 +377,11 @@ impl Ear {
 
     /// Frames that did not fit into the socket.
     fn lost(&self) -> Result<u32> {
+        Ok(self.statistics()?.tp_drops)
+    }
+
+    /// Since they were last asked for.
+    fn statistics(&self) -> Result<libc::tpacket_stats> {
         let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
         let mut size = size_of::<libc::tpacket_stats>() as libc::socklen_t;
         // SAFETY: the option's value is this structure, and its size is given.
@@ -345,7 +395,22 @@ impl Ear {
             )
         };
         ensure!(asked == 0, "PACKET_STATISTICS: {}", io::Error::last_os_error());
-        Ok(statistics.tp_drops)
+        Ok(statistics)
+    }
+}
+
+/// Counts frames that arrive on an interface behind XDP, however many.
+pub(crate) struct Tally {
+    ear: Ear,
+    counted: Cell<u64>,
+}
+
+impl Tally {
+    /// So far.
+    pub(crate) fn count(&self) -> Result<u64> {
+        // Those that did not fit are among them (packet(7)).
+        self.counted.set(self.counted.get() + u64::from(self.ear.statistics()?.tp_packets));
+        Ok(self.counted.get())
     }
 }
 
@@ -514,6 +579,12 @@ impl<'n> Filter<'n> {
     /// The same with the policy file as it lies, and variables for the daemon.
     pub(crate) fn start_again(&mut self, arguments: &[&str], variables: &[(&str, &OsStr)]) -> Result<()> {
         let before = self.generation();
+        self.spawn(arguments, variables)?;
+        self.takes_force_after(before)
+    }
+
+    /// Starts the daemon with the policy file as it lies, and does not wait.
+    pub(crate) fn spawn(&mut self, arguments: &[&str], variables: &[(&str, &OsStr)]) -> Result<()> {
         let log = File::create(self.log())?;
         let child = self
             .command(&["run", "--policy"])?
@@ -524,7 +595,13 @@ impl<'n> Filter<'n> {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let child = self.daemon.insert(child);
+        self.daemon = Some(child);
+        Ok(())
+    }
+
+    /// Waits until the daemon has put a generation after `before` in force everywhere.
+    fn takes_force_after(&mut self, before: u64) -> Result<()> {
+        let child = self.daemon.as_mut().context("no daemon to wait for")?;
         let mut ended = None;
         let mut status = None;
         let started = {
@@ -559,10 +636,15 @@ impl<'n> Filter<'n> {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    /// The daemon's process.
+    pub(crate) fn pid(&self) -> Result<Pid> {
+        let daemon = self.daemon.as_ref().context("no daemon")?;
+        Ok(Pid::from_raw(i32::try_from(daemon.id())?))
+    }
+
     /// Sends the daemon a signal.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        let daemon = self.daemon.as_ref().context("no daemon to send a signal to")?;
-        Ok(kill(Pid::from_raw(i32::try_from(daemon.id())?), signal)?)
+        Ok(kill(self.pid()?, signal)?)
     }
 
     /// Whether the daemon has not ended.
