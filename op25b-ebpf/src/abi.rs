@@ -186,6 +186,8 @@ pub struct Range6 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Slot {
+    /// The base of a node.
+    pub base: u64,
     /// A value, a position among the ranges, or one in the index.
     pub first: u32,
     /// Which of them, and how far from there.
@@ -272,6 +274,6 @@ const _: () = {
     assert!(size_of::<Server>() == 16);
     assert!(size_of::<Range4>() == 8);
     assert!(size_of::<Range6>() == 24);
-    assert!(size_of::<Slot>() == 8);
+    assert!(size_of::<Slot>() == 16);
     assert!(size_of::<Count>() == 16);
 };

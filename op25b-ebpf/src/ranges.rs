@@ -3,12 +3,12 @@
 
 use crate::abi::{Range4, Range6, Slot};
 
-/// The root of the index: buckets of equal width, the first slots of its array.
+/// A node of the index: buckets of equal width, one behind the other in its array.
 ///
-/// The first bucket holds what lies below the table's ranges too, the last one what lies above.
+/// The first bucket holds what lies below the node's ranges too, the last one what lies above.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Root {
+pub struct Node {
     /// The first bucket's number, counted from address zero.
     pub base: u64,
     /// How many buckets follow it.
@@ -17,7 +17,7 @@ pub struct Root {
     pub shift: u32,
 }
 
-impl Root {
+impl Node {
     /// The bucket of a key.
     #[inline(always)]
     #[must_use]
@@ -27,7 +27,7 @@ impl Root {
     }
 }
 
-/// Buckets within buckets, at most.
+/// Nodes from the root to a bucket, at most.
 pub const LEVELS: u32 = 4;
 /// Bound on the halvings of one bucket: 16 million ranges.
 pub const HALVINGS: u32 = 24;
@@ -44,18 +44,16 @@ pub enum Bucket {
         /// How many.
         count: u32,
     },
-    /// Too many ranges: it is divided in turn.
-    Divided {
+    /// More ranges than one bucket should have.
+    Node {
         /// Where in the index its buckets are.
         at: u32,
-        /// Their number less one; a power of two less one.
-        last: u32,
-        /// Bits of [`Range::top`] within one of them.
-        shift: u32,
+        /// Which they are.
+        node: Node,
     },
 }
 
-const DIVIDED: u32 = 1 << 31;
+const NODE: u32 = 1 << 31;
 const SHIFT: u32 = 25;
 
 impl Slot {
@@ -64,9 +62,11 @@ impl Slot {
     #[must_use]
     pub const fn new(bucket: Bucket) -> Self {
         match bucket {
-            Bucket::Value(value) => Self { first: value, rest: 0 },
-            Bucket::Ranges { first, count } => Self { first, rest: count },
-            Bucket::Divided { at, last, shift } => Self { first: at, rest: DIVIDED | shift << SHIFT | last },
+            Bucket::Value(value) => Self { base: 0, first: value, rest: 0 },
+            Bucket::Ranges { first, count } => Self { base: 0, first, rest: count },
+            Bucket::Node { at, node: Node { base, last, shift } } => {
+                Self { base, first: at, rest: NODE | shift << SHIFT | last }
+            }
         }
     }
 
@@ -76,11 +76,11 @@ impl Slot {
     pub const fn bucket(self) -> Bucket {
         if self.rest == 0 {
             Bucket::Value(self.first)
-        } else if self.rest & DIVIDED == 0 {
+        } else if self.rest & NODE == 0 {
             Bucket::Ranges { first: self.first, count: self.rest }
         } else {
             let (last, shift) = (self.rest & ((1 << SHIFT) - 1), self.rest >> SHIFT & 63);
-            Bucket::Divided { at: self.first, last, shift }
+            Bucket::Node { at: self.first, node: Node { base: self.base, last, shift } }
         }
     }
 }
@@ -144,7 +144,7 @@ pub trait Ranges {
     type Range: Range;
 
     /// The index's root, whose buckets are the first slots.
-    fn root(&self) -> Root;
+    fn root(&self) -> Node;
 
     /// An entry of the index.
     fn slot(&self, number: u32) -> Option<Slot>;
@@ -163,9 +163,7 @@ pub fn find<R: Ranges>(ranges: &R, key: <R::Range as Range>::Key) -> u32 {
         match slot.bucket() {
             Bucket::Value(value) => return value,
             Bucket::Ranges { first, count } => return search(ranges, key, first, count),
-            Bucket::Divided { at, last, shift } => {
-                number = at.wrapping_add((top >> shift) as u32 & last);
-            }
+            Bucket::Node { at, node } => number = at.wrapping_add(node.bucket(top)),
         }
     }
     0
@@ -188,4 +186,4 @@ fn search<R: Ranges>(ranges: &R, key: <R::Range as Range>::Key, mut first: u32, 
     ranges.range(first).map_or(0, Range::value)
 }
 
-const _: () = assert!(size_of::<Root>() == 16);
+const _: () = assert!(size_of::<Node>() == 16);

@@ -14,7 +14,7 @@ use nix::libc;
 use op25b_ebpf::{
     abi::{self, Count, Link, Range4, Range6, Role, Server, Slot, Softwire},
     frame::Sight,
-    ranges::Root,
+    ranges::Node,
 };
 
 use crate::{bulk, document::IdentifyBy, policy::Policy, tables::Tables};
@@ -41,7 +41,7 @@ unsafe impl Pod for Wire<Server> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<abi::Group> {}
 // SAFETY: as above.
-unsafe impl Pod for Wire<Root> {}
+unsafe impl Pod for Wire<Node> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Count> {}
 // SAFETY: integers only.

@@ -26,7 +26,7 @@ use op25b_ebpf::{
     abi::{Customer, Link, Role, Slot, Softwire},
     address::Address,
     policy::Policy as _,
-    ranges::{Bucket, HALVINGS},
+    ranges::{Bucket, HALVINGS, Node},
     verdict::Verdict,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -355,8 +355,8 @@ fn ipv6_prefixes_whose_upper_halves_are_equal_are_told_apart() {
 }
 
 #[test]
-fn crowded_buckets_are_divided() {
-    // Two crowds far apart, and in each a crowd in a corner: buckets, buckets in buckets, and again.
+fn crowded_buckets_become_nodes() {
+    // Two crowds far apart, and in each a crowd in a corner: buckets, nodes, and nodes in nodes.
     let corner = |start: u32| (0..700_u32).map(move |number| v4(start + number * 2, 32));
     let wide = |start: u32| (0..200_u32).map(move |number| v4(start + (number << 16), 24));
     let ipv4 = corner(0x0a00_0000).chain(wide(0x0b00_0000)).chain(corner(0xdfff_0000)).collect();
@@ -366,7 +366,7 @@ fn crowded_buckets_are_divided() {
     let lists = Lists { groups: vec![ipv4, ipv6], ..Lists::default() };
     let office = Office::of(&lists.policy());
     let slots = office.tables.customers4.index.iter().chain(&office.tables.customers6.index);
-    assert!(slots.filter(|slot| matches!(slot.bucket(), Bucket::Divided { .. })).count() >= 4);
+    assert!(slots.filter(|slot| matches!(slot.bucket(), Bucket::Node { .. })).count() >= 4);
     agree(lists);
 }
 
@@ -384,7 +384,7 @@ fn a_bucket_survives_its_packing() {
     for bucket in [
         Bucket::Value(u32::MAX),
         Bucket::Ranges { first: u32::MAX, count: 1 << HALVINGS },
-        Bucket::Divided { at: u32::MAX, last: (1 << 25) - 1, shift: 63 },
+        Bucket::Node { at: u32::MAX, node: Node { base: u64::MAX, last: (1 << 25) - 1, shift: 63 } },
     ] {
         assert_eq!(Slot::new(bucket).bucket(), bucket);
     }

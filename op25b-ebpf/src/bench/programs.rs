@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use op25b_ebpf::{
     abi::{Range4, Range6, Slot},
-    ranges::{Root, find},
+    ranges::{Node, find},
 };
 
 use crate::table::Table;
@@ -37,9 +37,9 @@ static TRIE4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(1, 0);
 static TRIE6: LpmTrie<[u64; 2], u32> = LpmTrie::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
-static ROOT4: Global<Root> = Global::new(Root { base: 0, last: 0, shift: 0 });
+static ROOT4: Global<Node> = Global::new(Node { base: 0, last: 0, shift: 0 });
 #[unsafe(no_mangle)]
-static ROOT6: Global<Root> = Global::new(Root { base: 0, last: 0, shift: 0 });
+static ROOT6: Global<Node> = Global::new(Node { base: 0, last: 0, shift: 0 });
 /// Number of the last key.
 #[unsafe(no_mangle)]
 static LAST_KEY: Global<u32> = Global::new(0);

@@ -5,7 +5,7 @@ use aya_ebpf::Global;
 use op25b_ebpf::{
     abi::{Link, Role, Softwire},
     frame::Look,
-    ranges::Root,
+    ranges::Node,
 };
 
 /// [`Link`].
@@ -25,18 +25,18 @@ pub(crate) static BLOCK_UNKNOWN: Global<u8> = Global::new(0);
 pub(crate) static MULTI_BUFFER: Global<u8> = Global::new(0);
 /// Root of the index of the customers' IPv4 table.
 #[unsafe(no_mangle)]
-pub(crate) static CUSTOMERS4_ROOT: Global<Root> = Global::new(EMPTY);
+pub(crate) static CUSTOMERS4_ROOT: Global<Node> = Global::new(EMPTY);
 /// Root of the index of the customers' IPv6 table.
 #[unsafe(no_mangle)]
-pub(crate) static CUSTOMERS6_ROOT: Global<Root> = Global::new(EMPTY);
+pub(crate) static CUSTOMERS6_ROOT: Global<Node> = Global::new(EMPTY);
 /// Root of the index of the servers' IPv4 table.
 #[unsafe(no_mangle)]
-pub(crate) static SERVERS4_ROOT: Global<Root> = Global::new(EMPTY);
+pub(crate) static SERVERS4_ROOT: Global<Node> = Global::new(EMPTY);
 /// Root of the index of the servers' IPv6 table.
 #[unsafe(no_mangle)]
-pub(crate) static SERVERS6_ROOT: Global<Root> = Global::new(EMPTY);
+pub(crate) static SERVERS6_ROOT: Global<Node> = Global::new(EMPTY);
 
-const EMPTY: Root = Root { base: 0, last: 0, shift: 0 };
+const EMPTY: Node = Node { base: 0, last: 0, shift: 0 };
 
 /// This interface's constants, loaded where they are asked for: the everyday frame needs one of them.
 #[derive(Clone, Copy)]

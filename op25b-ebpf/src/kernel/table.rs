@@ -3,21 +3,21 @@
 use aya_ebpf::{Global, maps::Array};
 use op25b_ebpf::{
     abi::Slot,
-    ranges::{Range, Ranges, Root},
+    ranges::{Node, Range, Ranges},
 };
 
 /// Where a table of one address family lies.
 pub(crate) struct Table<R: 'static> {
     pub(crate) ranges: &'static Array<R>,
     pub(crate) index: &'static Array<Slot>,
-    pub(crate) root: &'static Global<Root>,
+    pub(crate) root: &'static Global<Node>,
 }
 
 impl<R: Range> Ranges for Table<R> {
     type Range = R;
 
     #[inline(always)]
-    fn root(&self) -> Root {
+    fn root(&self) -> Node {
         self.root.load()
     }
 

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, ops::Range as Between};
 
 use op25b_ebpf::{
     abi::{Range4, Range6, Slot},
-    ranges::{Bucket, HALVINGS, LEVELS, Range, Ranges, Root},
+    ranges::{Bucket, HALVINGS, LEVELS, Node, Range, Ranges},
 };
 
 /// One compiled table.
@@ -15,7 +15,7 @@ pub struct Table<R> {
     /// Buckets by their upper bits: the root's, then those within them.
     pub index: Vec<Slot>,
     /// Where a lookup begins.
-    pub root: Root,
+    pub root: Node,
     /// Entries of both that the longest lookup reads.
     pub steps: u8,
 }
@@ -97,7 +97,7 @@ impl<R: Entry> Table<R> {
             return Err(TooLarge { ranges: ranges.len() });
         }
         let mut index = Index { ranges: &ranges, slots: Vec::new(), steps: 1 };
-        let root = index.root();
+        let (_, root) = index.node(1..ranges.len(), 1);
         let Index { slots: index, steps, .. } = index;
         Ok(Self { ranges, index, root, steps })
     }
@@ -142,13 +142,13 @@ fn push<R: Entry>(ranges: &mut Vec<R>, start: u128, value: u32) {
     }
 }
 
-/// Buckets for each range, as long as they are few enough to stay in a processor's cache: the more of them, the more
+/// Buckets of a node for each range, as long as they are few enough to stay in a processor's cache: the more of them, the more
 /// alike they are, and the better a processor guesses what comes.
-const PER_RANGE: u64 = 16;
-const ROOMY: u64 = 1 << 16;
-/// Buckets in one place, at most.
+const PER_RANGE: u64 = 8;
+const ROOMY: u64 = 1 << 15;
+/// Buckets of one node, at most.
 const BUCKETS: u64 = 1 << 20;
-/// A bucket with more ranges is divided.
+/// A bucket with more ranges becomes a node.
 const CROWD: usize = 8;
 
 /// How many buckets that many ranges are worth.
@@ -165,33 +165,29 @@ struct Index<'a, R> {
 }
 
 impl<R: Entry> Index<'_, R> {
-    /// Adds the whole of it.
-    fn root(&mut self) -> Root {
-        let inner = 1..self.ranges.len();
-        let (bottom, top) = if inner.is_empty() { (0, 0) } else { (self.top(1), self.top(inner.end - 1)) };
+    /// Adds a node for ranges that start in one place, all others elsewhere, and says where its buckets are.
+    fn node(&mut self, inner: Between<usize>, level: u32) -> (u32, Node) {
+        let (bottom, top) = match inner.clone().next_back() {
+            Some(last) => (self.top(inner.start), self.top(last)),
+            None => (0, 0),
+        };
         // It spans what the ranges do: a provider's prefixes all start alike.
         let most = worth(inner.len());
         let shift = (0..63).find(|shift| (top - bottom) >> shift < most).unwrap_or(63);
         // One bucket before and one behind, for the keys outside.
         let base = (bottom >> shift).saturating_sub(1);
-        let buckets = (top >> shift) - base + 2;
-        self.buckets(base, buckets, shift, inner, 1);
-        Root { base, last: (buckets - 1) as u32, shift }
-    }
-
-    /// Adds buckets, the first with the number `base`, for the ranges that start in them. Where they are.
-    fn buckets(&mut self, base: u64, count: u64, shift: u32, inner: Between<usize>, level: u32) -> u32 {
+        let last = (top >> shift) - base + 1;
         let at = self.slots.len();
-        self.slots.resize(at + count as usize, Slot::default());
+        self.slots.resize(at + last as usize + 1, Slot::default());
         let mut rest = inner;
-        for bucket in 0..count {
+        for bucket in 0..=last {
             let starts = self.ranges[rest.clone()].iter();
             let here = starts.take_while(|range| (R::top(range.start()) >> shift) - base == bucket).count();
             let within = rest.start..rest.start + here;
             rest.start = within.end;
             self.slots[at + bucket as usize] = Slot::new(self.bucket(within, shift, level));
         }
-        at as u32
+        (at as u32, Node { base, last: last as u32, shift })
     }
 
     /// A bucket with the ranges that start in it.
@@ -206,11 +202,8 @@ impl<R: Entry> Index<'_, R> {
         }
         let divisible = level < LEVELS && self.top(inner.start) != self.top(inner.end - 1);
         if count > CROWD && divisible {
-            let bits = worth(inner.len()).ilog2().min(shift);
-            let base = self.top(inner.start) >> shift << bits;
-            let (last, shift) = ((1 << bits) - 1, shift - bits);
-            let at = self.buckets(base, 1 << bits, shift, inner, level + 1);
-            return Bucket::Divided { at, last, shift };
+            let (at, node) = self.node(inner, level + 1);
+            return Bucket::Node { at, node };
         }
         // A slot for each level, the halvings, the value.
         let steps = level + (count - 1).ilog2() + 2;
@@ -226,7 +219,7 @@ impl<R: Entry> Index<'_, R> {
 impl<R: Entry> Ranges for Table<R> {
     type Range = R;
 
-    fn root(&self) -> Root {
+    fn root(&self) -> Node {
         self.root
     }
 
