@@ -117,7 +117,7 @@ impl Daemon {
     ///
     /// When it cannot be; what was in force before still is.
     pub async fn start(instance: &Instance, setup: Setup, ruling: Ruling) -> Result<Self> {
-        let mut previous = Manifest::read(instance)?;
+        let mut previous = Manifest::read_to_replace(instance)?;
         if let Some(previous) = &mut previous {
             links::follow_renames(instance, previous).await?;
         }

@@ -92,6 +92,14 @@ pub async fn enforce(
     let kept = previous.map(|previous| previous.generation);
     // What a crash left of a generation that never took force.
     remove_all_but(instance, kept)?;
+    if let Some(other) = previous.filter(|previous| !previous.is_of_this_version()) {
+        log::warn!(
+            "replaces the generation of another version of op25b (layout {}); counters start anew",
+            other.abi
+        );
+        // The kernel would take them for what they are not.
+        remove(&instance.pins().join("counters"))?;
+    }
     let done = match prepare(instance, policy, tables, places, manifest, trace) {
         Ok(logger) => {
             manifest.begin(instance)?;
@@ -281,11 +289,19 @@ fn remove_all_but(instance: &Instance, kept: Option<u64>) -> Result<()> {
         let entry = entry?;
         let number = entry.file_name().to_string_lossy().parse::<u64>().ok();
         if number.is_none() || number != kept {
-            fs::remove_dir_all(entry.path())
-                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+            remove(&entry.path())?;
         }
     }
     Ok(())
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Leaves no trace of an instance that never was.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The running generation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Manifest {
     /// Layouts and numbers of the kernel half.
     pub abi: u32,
@@ -105,7 +105,7 @@ impl Manifest {
         path: &Path,
         overridden: &Override,
     ) -> Result<Self> {
-        let numbers = number(previous.map(|manifest| &manifest.numbers), policy)?;
+        let numbers = number(previous.map(|previous| &previous.numbers), policy)?;
         Ok(Self {
             abi: abi::VERSION,
             generation: previous.map_or(0, |manifest| manifest.generation) + 1,
@@ -146,6 +146,30 @@ impl Manifest {
         Self::read_file(instance, &path(instance))
     }
 
+    /// Reads the one in force to put another in its place. Of another version's it is what the swap takes: where it is
+    /// attached; its counters cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// When it is there and says not even that.
+    pub fn read_to_replace(instance: &Instance) -> Result<Option<Self>> {
+        let Ok(text) = fs::read_to_string(path(instance)) else { return Self::read(instance) };
+        match serde_json::from_str(&text) {
+            Ok(Version { abi, generation: Some(generation), interfaces: Some(interfaces) })
+                if abi != abi::VERSION =>
+            {
+                Ok(Some(Self { abi, generation, interfaces, ..Self::default() }))
+            }
+            _ => Self::read(instance),
+        }
+    }
+
+    /// Whether counters of this version are beside it.
+    #[must_use]
+    pub const fn is_of_this_version(&self) -> bool {
+        self.abi == abi::VERSION
+    }
+
     /// Reads the one that was being put in force when the daemon died; `None` where it did not.
     ///
     /// # Errors
@@ -165,11 +189,11 @@ impl Manifest {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         let damaged = || format!("{} is damaged; `op25b detach` removes the filter", path.display());
-        let Version { abi: version } = serde_json::from_str(&text).with_context(damaged)?;
+        let Version { abi: version, .. } = serde_json::from_str(&text).with_context(damaged)?;
         if version != abi::VERSION {
             return Err(No::Input(format!(
                 "instance {} was attached by another version of op25b (layout {}, this one has {}); \
-                 `op25b detach` with that version, or with this one, removes it",
+                 `op25b run` replaces it without a gap, its counters start anew",
                 instance.name(),
                 version,
                 abi::VERSION
@@ -321,10 +345,12 @@ fn number(previous: Option<&BTreeMap<String, u32>>, policy: &Policy) -> Result<B
     Ok(numbers)
 }
 
-/// What every version of the file has.
+/// What every version of the file has, and what a version whose links can be taken over has.
 #[derive(Deserialize)]
 struct Version {
     abi: u32,
+    generation: Option<u64>,
+    interfaces: Option<Vec<Interface>>,
 }
 
 fn path(instance: &Instance) -> PathBuf {

@@ -782,3 +782,31 @@ fn status_notices_that_somebody_took_the_program_off() -> Result<()> {
     assert_eq!(site.arriving("eth2", "cust2")?, FILTERED);
     Ok(())
 }
+
+#[test]
+fn a_new_version_replaces_the_one_before_without_a_gap() -> Result<()> {
+    let site = Site::new()?;
+    let mut filter = Filter::new(&site.edge)?;
+    filter.start(KURUME, &[])?;
+    assert_eq!(site.arriving("eth1", "cust1")?, FILTERED);
+    filter.stop(Signal::SIGTERM)?;
+    let path = filter.state().join("generation.json");
+    let mut manifest: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    manifest["abi"] = 0.into();
+    // What that version did not have yet.
+    let fields = manifest.as_object_mut().context("an object")?;
+    fields.retain(|name, _| ["abi", "generation", "interfaces"].contains(&name.as_str()));
+    fs::write(&path, manifest.to_string())?;
+    for command in ["status", "stats"] {
+        let answer = filter.op25b(&[command])?;
+        assert!(answer.error()?.contains("another version"), "{answer:?}");
+    }
+    let program = site.edge.xdp("eth1")?;
+    filter.start(KURUME, &[])?;
+    assert!(filter.said().contains("swapped without a gap"), "{}", filter.said());
+    assert!(filter.said().contains("counters start anew"), "{}", filter.said());
+    assert_ne!(site.edge.xdp("eth1")?, program);
+    assert_eq!(filter.counted()?, []);
+    assert_eq!(site.arriving("eth1", "cust1")?, FILTERED);
+    Ok(())
+}

@@ -40,7 +40,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
         generation::recover(instance).await?;
     }
     let ruling = Ruling::read(&arguments.policy, &setup.overridden)?;
-    let previous = Manifest::read(instance)?;
+    let previous = Manifest::read_to_replace(instance)?;
     generation::places(&ruling.policy, &arguments.policy, previous.as_ref()).await?;
     preflight::check()?;
     let lock = instance.lock()?;
