@@ -1,6 +1,10 @@
 //! The counters, from the pins: they are there with the daemon or without.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, PerCpuArray};
@@ -132,8 +136,13 @@ pub const fn family_name(family: Family) -> &'static str {
 pub fn read(instance: &Instance, manifest: &Manifest) -> Result<Stats> {
     let mut sums: BTreeMap<Cell, (u64, u64)> = BTreeMap::new();
     let mut seen = vec![0; SEEN_CELLS as usize];
-    for interface in &manifest.interfaces {
-        let directory = instance.counters(&interface.name, interface.mode);
+    let attached = manifest.interfaces.iter();
+    let mut directories: BTreeSet<PathBuf> =
+        attached.map(|interface| instance.counters(&interface.name, interface.mode)).collect();
+    // What was counted on interfaces that the policy no longer names has been counted.
+    let kept = fs::read_dir(instance.pins().join("counters")).into_iter().flatten().filter_map(Result::ok);
+    directories.extend(kept.map(|entry| entry.path()).filter(|path| path.join(object::COUNTERS).exists()));
+    for directory in directories {
         for (sum, packets) in seen.iter_mut().zip(read_seen(&directory.join(object::SEEN))?) {
             *sum += packets;
         }

@@ -148,7 +148,8 @@ impl Daemon {
         let situation = situation(&state, &relays, &ruling.policy, moment);
         let (manifest, logger) =
             enforce(instance, &setup, &ruling.policy, &situation, previous.as_ref()).await?;
-        if let Some(unconfirmed) = unconfirmed {
+        // A crash can come between the file and the note that it is confirmed.
+        if let Some(unconfirmed) = unconfirmed.filter(|trial| trial.hash != ruling.policy.hash) {
             log::warn!(
                 "{} was applied and never confirmed: rolled back to {}",
                 printable(&unconfirmed.policy.display().to_string()),
@@ -437,7 +438,7 @@ impl Daemon {
         let before = std::mem::replace(&mut self.ruling, ruling);
         self.relays.ask_for(&self.ruling.policy);
         self.relays.wait_for_unknown(&self.ruling.policy, &mut self.answers).await;
-        if let Err(error) = self.enforce(self.moment.max(Timestamp::now())).await {
+        if let Err(error) = self.enforce(self.latest()).await {
             self.ruling = before;
             self.relays.ask_for(&self.ruling.policy);
             return Err(error);
@@ -473,7 +474,7 @@ impl Daemon {
     async fn end_trial(&mut self) -> Result<()> {
         if let Some(before) = self.before.take() {
             let tried = std::mem::replace(&mut self.ruling, before);
-            if let Err(error) = self.enforce(self.moment.max(Timestamp::now())).await {
+            if let Err(error) = self.enforce(self.latest()).await {
                 self.before = Some(std::mem::replace(&mut self.ruling, tried));
                 return Err(error);
             }
@@ -497,8 +498,24 @@ impl Daemon {
         }
     }
 
-    /// The policy in force becomes what the policy file says.
+    /// The dates that have come: by the clock, where that can be trusted.
+    fn latest(&self) -> Timestamp {
+        let trusted = self.setup.trust_clock || clock::is_synchronised();
+        if trusted { self.moment.max(Timestamp::now()) } else { self.moment }
+    }
+
+    /// The policy in force becomes what the policy file says. An edit of the file that nobody has put in force is kept
+    /// beside it.
     fn settle_on_text(&mut self) -> Result<()> {
+        let path = &self.setup.policy;
+        if self.watched.is_another()
+            && let Ok((_, text)) = document::read(path)
+            && text != self.ruling.text
+        {
+            let edited = path.with_extension("edited");
+            durable::replace(&edited, &text)?;
+            log::warn!("{} was edited meanwhile; the edit is kept as {}", path.display(), edited.display());
+        }
         durable::replace(&self.setup.policy, &self.ruling.text)?;
         self.watched = Watched::new(&self.setup.policy, &self.ruling);
         self.archive();
@@ -604,13 +621,22 @@ impl Watched {
         Self { files, known, seen: None, next: Instant::now() }
     }
 
+    fn look(&self) -> Vec<Look> {
+        self.files.iter().map(|file| look(file)).collect()
+    }
+
+    /// Whether a file is another than the one in force.
+    fn is_another(&self) -> bool {
+        self.look() != self.known
+    }
+
     /// Whether a file has changed, and has been left alone since the last look: an editor may write in pieces.
     fn has_settled_on_another(&mut self) -> bool {
         if Instant::now() < self.next {
             return false;
         }
         self.next = Instant::now() + WATCH;
-        let now: Vec<Look> = self.files.iter().map(|file| look(file)).collect();
+        let now = self.look();
         if now == self.known {
             self.seen = None;
             return false;

@@ -626,3 +626,37 @@ fn nonsense_on_the_socket_stops_nothing() -> Result<()> {
     assert_eq!(site.through()?, FILTERED);
     filter.counts(&[(BLOCKED, 10, 10 * LENGTH)])
 }
+
+#[test]
+fn an_edit_during_a_trial_is_not_lost_when_the_trial_is_confirmed() -> Result<()> {
+    let site = Site::new(1)?;
+    let mut filter = Filter::new(&site.edge)?;
+    filter.start(KURUME, &[])?;
+    let new = beside(&filter, "new.yaml", &monitoring())?;
+    done(&apply(&filter, &new, &["--confirm", "1m"])?)?;
+    let edit = KURUME.replace("Internet Kurume", "Internet Yanagawa");
+    filter.policy(&edit)?;
+    let answer = filter.op25b(&["confirm"])?;
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    assert_eq!(fs::read_to_string(filter.path())?, monitoring());
+    assert_eq!(fs::read_to_string(filter.path().with_extension("edited"))?, edit);
+    says(&filter, "the edit is kept as")?;
+    assert_eq!(site.through()?, OPEN);
+    Ok(())
+}
+
+#[test]
+fn a_trial_that_was_confirmed_in_the_moment_of_a_crash_is_not_called_rolled_back() -> Result<()> {
+    let site = Site::new(1)?;
+    let mut filter = Filter::new(&site.edge)?;
+    filter.start(KURUME, &[])?;
+    let new = beside(&filter, "new.yaml", &monitoring())?;
+    done(&apply(&filter, &new, &["--confirm", "1m"])?)?;
+    filter.stop(Signal::SIGKILL)?;
+    // The file comes first, the note of it last.
+    filter.policy(&monitoring())?;
+    filter.start_again(&[], &[])?;
+    assert!(!filter.said().contains("rolled back"), "{}", filter.said());
+    assert_eq!(site.through()?, OPEN);
+    Ok(())
+}
