@@ -399,16 +399,17 @@ impl Daemon {
 
     /// Takes the changes whose moment has come.
     async fn take_dates(&mut self, now: Timestamp) -> Result<()> {
-        let come = |change: &Change| self.moment < change.at && change.at <= now;
-        let due: Vec<Change> = self.ruling.policy.changes().into_iter().filter(come).collect();
-        let Some(last) = due.last() else { return Ok(()) };
+        // The manifest knows the next one; to ask the policy takes time.
+        let Some(next) = self.manifest.upcoming.first().filter(|next| next.at <= now) else { return Ok(()) };
         if !self.setup.trust_clock && !clock::is_synchronised() {
-            if self.waiting != Some(last.at) {
-                log::warn!("{} ({}): waits, since the clock is not synchronised", last.what, last.at);
-                self.waiting = Some(last.at);
+            if self.waiting != Some(next.at) {
+                log::warn!("{} ({}): waits, since the clock is not synchronised", next.what, next.at);
+                self.waiting = Some(next.at);
             }
             return Ok(());
         }
+        let come = |change: &Change| self.moment < change.at && change.at <= now;
+        let due: Vec<Change> = self.ruling.policy.changes().into_iter().filter(come).collect();
         self.settle(now).await?;
         self.try_to_remember();
         for change in &due {

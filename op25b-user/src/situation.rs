@@ -123,6 +123,9 @@ impl Situation {
     }
 }
 
+/// Prefixes that a change names.
+const NAMED: usize = 4;
+
 impl Policy {
     /// The number that a group has where no counters have given it one; zero where there is none.
     #[must_use]
@@ -136,13 +139,22 @@ impl Policy {
         let enforced = self.groups.iter().filter(|group| group.mode == Mode::Enforce).filter_map(|group| {
             Some(Change { at: group.enforce_from?, what: format!("group {} begins to enforce", group.name) })
         });
-        let expired = [("exemption", &self.exemptions), ("quarantine", &self.quarantine)]
-            .into_iter()
-            .flat_map(|(kind, entries)| entries.iter().map(move |entry| (kind, entry)))
-            .filter_map(|(kind, entry)| {
-                let prefixes = entry.prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                Some(Change { at: entry.expires?, what: format!("{kind} of {prefixes} expires") })
-            });
+        // A hundred thousand can end on one day: that is one change.
+        let mut ends: BTreeMap<(Timestamp, &str), Vec<&IpNetwork>> = BTreeMap::new();
+        for (kind, entries) in [("exemption", &self.exemptions), ("quarantine", &self.quarantine)] {
+            for entry in entries {
+                if let Some(end) = entry.expires {
+                    ends.entry((end, kind)).or_default().extend(&entry.prefixes);
+                }
+            }
+        }
+        let expired = ends.into_iter().map(|((at, kind), prefixes)| {
+            let mut words: Vec<String> = prefixes.iter().take(NAMED).map(ToString::to_string).collect();
+            if prefixes.len() > NAMED {
+                words.push(format!("{} more", prefixes.len() - NAMED));
+            }
+            Change { at, what: format!("{kind} of {} expires", words.join(", ")) }
+        });
         let mut changes: Vec<Change> = enforced.chain(expired).collect();
         changes.sort();
         changes

@@ -49,6 +49,9 @@ pub(crate) enum Kernel {
     Host,
 }
 
+/// Those that run in virtual machines.
+pub(crate) const EMULATED: [Kernel; 4] = [Kernel::Bullseye, Kernel::Bookworm, Kernel::Trixie, Kernel::Sid];
+
 impl Kernel {
     fn name(self) -> &'static str {
         self.suite().unwrap_or("host")

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use crate::exec::exec;
-use crate::{root, setup};
+use crate::{kernels, root, setup};
 
 /// Runs every check; `arguments` go to `cargo test`.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -21,6 +21,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     step("documentation", || {
         exec(cargo().env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps"]))
     })?;
+    // This machine's own runs the tests below.
+    step("kernels", || kernels::run(&kernels::EMULATED))?;
     // Without a line after them, so that the output ends with cargo's own counts.
     eprintln!("== tests");
     exec(cargo().args(["test", "--workspace"]).args(arguments))
