@@ -94,6 +94,11 @@ pub struct Daemon {
     in_force: Situation,
     /// The dates that have come.
     moment: Timestamp,
+    /// Whether a clock that is right has said so.
+    moment_trusted: bool,
+    /// When the interfaces are looked at without being told, and how long after a failure.
+    look_again: Instant,
+    look_wait: Duration,
     logger: Option<Logger>,
     /// Ends of the suspension and of the trial by a clock that nobody sets.
     suspension_ends: Option<Instant>,
@@ -109,6 +114,10 @@ pub struct Daemon {
 
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(10);
+/// How often the interfaces are looked at without being told.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long after a failure they are looked at again: this long at first, twice as long each time, [`RETRY`] at most.
+const LOOK_WAIT: Duration = Duration::from_secs(1);
 
 impl Daemon {
     /// Puts the policy in force.
@@ -135,7 +144,8 @@ impl Daemon {
         let unconfirmed = state.unconfirmed.take();
         let moment = now.max(state.reached);
         report_missed(&ruling.policy, previous.as_ref(), moment);
-        if !setup.trust_clock && !clock::is_synchronised() && !ruling.policy.changes().is_empty() {
+        let moment_trusted = setup.trust_clock || clock::is_synchronised();
+        if !moment_trusted && !ruling.policy.changes().is_empty() {
             log::warn!(
                 "the clock is not synchronised: dates are taken as it shows them now, those to come wait until it is; \
                  `--trust-clock` where something else keeps it right"
@@ -168,6 +178,9 @@ impl Daemon {
             manifest,
             in_force: situation,
             moment,
+            moment_trusted,
+            look_again: Instant::now() + LOOK,
+            look_wait: LOOK_WAIT,
             logger,
             suspension_ends: None,
             trial_ends: None,
@@ -269,7 +282,8 @@ impl Daemon {
         if self.state.unconfirmed.is_none() {
             return Err(No::Input("nothing waits to be confirmed".to_owned()).into());
         }
-        self.settle_on_text()?;
+        let before = self.before.as_ref().map(|before| before.text.clone()).unwrap_or_default();
+        self.settle_on_text(&before)?;
         self.state.unconfirmed = None;
         self.before = None;
         self.trial_ends = None;
@@ -350,6 +364,9 @@ impl Daemon {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
+        if self.look_again <= Instant::now() {
+            self.look_at_interfaces(Instant::now()).await;
+        }
         if self.retry.is_some_and(|retry| Instant::now() < retry) {
             return;
         }
@@ -360,33 +377,21 @@ impl Daemon {
         }
     }
 
+    /// Every step has its turn, whatever becomes of the one before. The first failure is returned.
     async fn advance(&mut self) -> Result<()> {
         let now = Timestamp::now();
-        let over = |until: Timestamp, ends: Option<Instant>| {
-            until <= now || ends.is_some_and(|ends| ends <= Instant::now())
-        };
-        if self.state.unconfirmed.as_ref().is_some_and(|trial| over(trial.until, self.trial_ends)) {
-            self.end_trial().await?;
-            log::warn!("generation {}: not confirmed in time, rolled back", self.manifest.generation);
-        }
-        if self
-            .state
-            .suspension
-            .as_ref()
-            .is_some_and(|suspension| over(suspension.until, self.suspension_ends))
-        {
-            let done = self.resume().await?;
-            log::warn!("{done}: the suspension is over");
-        }
+        let mut done = self.end_what_is_over(now).await;
         while let Ok(answer) = self.answers.try_recv() {
             self.relays.take(&self.ruling.policy, answer, now);
             self.unsettled = true;
         }
         if self.unsettled {
-            self.settle(self.moment).await?;
-            self.unsettled = false;
+            let settled = self.settle(self.moment).await;
+            self.unsettled = settled.is_err();
+            done = done.and(settled);
         }
-        self.take_dates(now).await?;
+        done = done.and(self.believe_the_clock(now).await);
+        done = done.and(self.take_dates(now).await);
         // What changes during a trial is taken after it.
         if self.setup.watch && self.state.unconfirmed.is_none() && self.watched.has_settled_on_another() {
             match self.reload().await {
@@ -394,14 +399,55 @@ impl Daemon {
                 Err(error) => log::warn!("the file has changed, the policy in force stays: {error:#}"),
             }
         }
+        done
+    }
+
+    /// Ends a trial and a suspension when their time is over.
+    async fn end_what_is_over(&mut self, now: Timestamp) -> Result<()> {
+        let over = |until: Timestamp, ends: Option<Instant>| {
+            until <= now || ends.is_some_and(|ends| ends <= Instant::now())
+        };
+        let mut done = Ok(());
+        if self.state.unconfirmed.as_ref().is_some_and(|trial| over(trial.until, self.trial_ends)) {
+            done = self.end_trial().await;
+            if done.is_ok() {
+                log::warn!("generation {}: not confirmed in time, rolled back", self.manifest.generation);
+            }
+        }
+        let suspension = self.state.suspension.as_ref();
+        if suspension.is_some_and(|suspension| over(suspension.until, self.suspension_ends)) {
+            let resumed = self.resume().await.map(|done| log::warn!("{done}: the suspension is over"));
+            done = done.and(resumed);
+        }
+        done
+    }
+
+    /// Dates that a wrong clock has brought or kept away are set right when it is right.
+    async fn believe_the_clock(&mut self, now: Timestamp) -> Result<()> {
+        if self.moment_trusted || !self.trusts_clock() {
+            return Ok(());
+        }
+        let moment = self.state.reached.max(now);
+        if self.ruling.policy.changes().is_empty() {
+            (self.moment, self.in_force.moment) = (moment, moment);
+        } else {
+            log::info!("the clock is synchronised: dates come by it from here on");
+            self.settle(moment).await?;
+        }
+        self.moment_trusted = true;
+        self.try_to_remember();
         Ok(())
+    }
+
+    fn trusts_clock(&self) -> bool {
+        self.setup.trust_clock || clock::is_synchronised()
     }
 
     /// Takes the changes whose moment has come.
     async fn take_dates(&mut self, now: Timestamp) -> Result<()> {
         // The manifest knows the next one; to ask the policy takes time.
         let Some(next) = self.manifest.upcoming.first().filter(|next| next.at <= now) else { return Ok(()) };
-        if !self.setup.trust_clock && !clock::is_synchronised() {
+        if !self.trusts_clock() {
             if self.waiting != Some(next.at) {
                 log::warn!("{} ({}): waits, since the clock is not synchronised", next.what, next.at);
                 self.waiting = Some(next.at);
@@ -429,9 +475,18 @@ impl Daemon {
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
-        if let Err(error) = done {
-            log::error!("{error:#}");
-        }
+        self.look_again = match done {
+            Ok(()) => {
+                self.look_wait = LOOK_WAIT;
+                Instant::now() + LOOK
+            }
+            Err(error) => {
+                log::error!("{error:#}; looked at again in {} s", self.look_wait.as_secs());
+                let wait = self.look_wait;
+                self.look_wait = (2 * wait).min(RETRY);
+                Instant::now() + wait
+            }
+        };
     }
 
     /// Puts another policy in force and returns the one before.
@@ -461,6 +516,8 @@ impl Daemon {
         let previous = Some(&self.manifest);
         let (manifest, logger) =
             enforce(&self.instance, &self.setup, &self.ruling.policy, &situation, previous).await?;
+        // Only a clock that is right makes it later.
+        self.moment_trusted |= moment > self.moment;
         self.moment = moment;
         self.manifest = manifest;
         self.logger = logger;
@@ -501,31 +558,30 @@ impl Daemon {
 
     /// The dates that have come: by the clock, where that can be trusted.
     fn latest(&self) -> Timestamp {
-        let trusted = self.setup.trust_clock || clock::is_synchronised();
-        if trusted { self.moment.max(Timestamp::now()) } else { self.moment }
+        if self.trusts_clock() { self.moment.max(Timestamp::now()) } else { self.moment }
     }
 
-    /// The policy in force becomes what the policy file says. An edit of the file that nobody has put in force is kept
-    /// beside it.
-    fn settle_on_text(&mut self) -> Result<()> {
+    /// The policy in force becomes what the policy file says, which was `before`. Another text in it is an edit that
+    /// nobody has put in force: it is kept beside it.
+    fn settle_on_text(&mut self, before: &str) -> Result<()> {
         let path = &self.setup.policy;
-        if self.watched.is_another()
-            && let Ok((_, text)) = document::read(path)
+        if let Ok(text) = fs::read_to_string(path)
+            && text != before
             && text != self.ruling.text
         {
             let edited = path.with_extension("edited");
             durable::replace(&edited, &text)?;
             log::warn!("{} was edited meanwhile; the edit is kept as {}", path.display(), edited.display());
         }
-        durable::replace(&self.setup.policy, &self.ruling.text)?;
-        self.watched = Watched::new(&self.setup.policy, &self.ruling);
+        durable::replace(path, &self.ruling.text)?;
+        self.watched = Watched::new(path, &self.ruling);
         self.archive();
         Ok(())
     }
 
     /// The same, or else what was in force before is again.
     async fn settle_on_text_or(&mut self, before: Ruling) -> Result<()> {
-        if let Err(error) = self.settle_on_text() {
+        if let Err(error) = self.settle_on_text(&before.text) {
             self.rule(before).await.context("the policy before cannot be put in force again")?;
             return Err(error.context("the policy before is in force again"));
         }
@@ -540,7 +596,7 @@ impl Daemon {
 
     /// Writes the state down. Only a clock that can be trusted says which dates have come for good.
     fn remember(&mut self) -> Result<()> {
-        if self.setup.trust_clock || clock::is_synchronised() {
+        if self.moment_trusted {
             self.state.reached = self.state.reached.max(self.moment);
         }
         self.state.write(&self.instance)
@@ -580,7 +636,8 @@ async fn enforce(
 
 /// Says what would have happened by itself if a daemon had run.
 fn report_missed(policy: &Policy, previous: Option<&Manifest>, moment: Timestamp) {
-    let Some(previous) = previous else { return };
+    // Another version's says nothing of dates.
+    let Some(previous) = previous.filter(|previous| previous.is_of_this_version()) else { return };
     for change in policy.changes().iter().filter(|change| previous.moment < change.at && change.at <= moment)
     {
         log::warn!("{} ({}): came while no daemon ran, is taken now", change.what, change.at);
@@ -624,11 +681,6 @@ impl Watched {
 
     fn look(&self) -> Vec<Look> {
         self.files.iter().map(|file| look(file)).collect()
-    }
-
-    /// Whether a file is another than the one in force.
-    fn is_another(&self) -> bool {
-        self.look() != self.known
     }
 
     /// Whether a file has changed, and has been left alone since the last look: an editor may write in pieces.

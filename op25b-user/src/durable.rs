@@ -15,6 +15,8 @@ use anyhow::{Context as _, Result};
 ///
 /// When the disk does not take it; the old file is untouched then.
 pub fn replace(path: &Path, text: &str) -> Result<()> {
+    // A link stays one: what it leads to is replaced.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let failed = || format!("cannot write {}", path.display());
     let directory = path.parent().with_context(failed)?;
     fs::create_dir_all(directory).with_context(failed)?;

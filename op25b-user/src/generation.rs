@@ -230,8 +230,16 @@ async fn revert_one(
 ///
 /// When what it left cannot be read.
 pub async fn recover(instance: &Instance) -> Result<()> {
-    let Some(next) = Manifest::interrupted(instance)? else { return Ok(()) };
-    let previous = Manifest::read(instance)?;
+    let next = match Manifest::interrupted(instance) {
+        Ok(Some(next)) => next,
+        Ok(None) => return Ok(()),
+        // Of another version, or damaged. What follows swaps every interface, whatever it runs.
+        Err(error) => {
+            log::warn!("an interrupted change cannot be completed: {error:#}");
+            return Manifest::give_up(instance);
+        }
+    };
+    let previous = Manifest::read_to_replace(instance)?;
     match complete(instance, &next, previous.as_ref()).await {
         Ok(done) => log::warn!(
             "the change to generation {} was interrupted; it is completed now ({} of {} interfaces were left)",

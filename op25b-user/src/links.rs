@@ -45,45 +45,59 @@ pub fn listen() -> Result<mpsc::Receiver<Instant>> {
 ///
 /// When one of them cannot be attached.
 pub async fn attach_new(instance: &Instance, manifest: &mut Manifest, noticed: Instant) -> Result<bool> {
-    let mut other_kind = false;
-    let mut changed = false;
-    let mut refused = Ok(());
     let generation = manifest.generation;
+    let (mut other_kind, mut changed, mut done) = (false, false, Ok(()));
     for known in &mut manifest.interfaces {
-        let Some(interface) = interface::find(&known.name).await? else {
-            if known.index != 0 {
-                log::warn!("{}: is gone; the filter is attached when it comes back", known.name);
-                known.index = 0;
-                changed = true;
-            }
-            continue;
-        };
-        if interface.ethernet != known.ethernet {
-            other_kind = true;
-            continue;
-        }
-        let running = attach::programs(&interface, &known.name, known.mode).await?;
-        // The number alone does not say that it is the same one.
-        if interface.index == known.index && running.iter().any(|program| known.runs(*program)) {
-            continue;
-        }
-        match attach::attach(instance, generation, &interface, known.mode, &running) {
-            Ok(_) => {
-                log::warn!(
-                    "{}: is there anew; attached {:.1} ms after the kernel said so",
-                    known.name,
-                    noticed.elapsed().as_secs_f64() * 1e3
-                );
-                known.index = interface.index;
-                changed = true;
-            }
-            Err(error) => refused = Err(error),
+        // One that goes while it is looked at must not keep the others from being looked at.
+        match attach_one(instance, generation, known, noticed).await {
+            Ok(Found::AsBefore) => {}
+            Ok(Found::OtherKind) => other_kind = true,
+            Ok(Found::Changed) => changed = true,
+            Err(error) => done = done.and(Err(error)),
         }
     }
     if changed {
         manifest.write(instance)?;
     }
-    refused.map(|()| other_kind)
+    done.map(|()| other_kind)
+}
+
+/// What became of an interface that was looked at.
+enum Found {
+    AsBefore,
+    /// It needs a program that the generation does not have.
+    OtherKind,
+    /// It is gone, or is there anew and filtered.
+    Changed,
+}
+
+async fn attach_one(
+    instance: &Instance,
+    generation: u64,
+    known: &mut manifest::Interface,
+    noticed: Instant,
+) -> Result<Found> {
+    let Some(interface) = interface::find(&known.name).await? else {
+        if known.index == 0 {
+            return Ok(Found::AsBefore);
+        }
+        log::warn!("{}: is gone; the filter is attached when it comes back", known.name);
+        known.index = 0;
+        return Ok(Found::Changed);
+    };
+    if interface.ethernet != known.ethernet {
+        return Ok(Found::OtherKind);
+    }
+    let running = attach::programs(&interface, &known.name, known.mode).await?;
+    // The number alone does not say that it is the same one.
+    if interface.index == known.index && running.iter().any(|program| known.runs(*program)) {
+        return Ok(Found::AsBefore);
+    }
+    attach::attach(instance, generation, &interface, known.mode, &running)?;
+    let took = noticed.elapsed().as_secs_f64() * 1e3;
+    log::warn!("{}: is there anew; attached {took:.1} ms after it was noticed", known.name);
+    known.index = interface.index;
+    Ok(Found::Changed)
 }
 
 /// An interface that was renamed takes its pins along, so that it is neither attached twice nor left behind.
@@ -94,10 +108,10 @@ pub async fn attach_new(instance: &Instance, manifest: &mut Manifest, noticed: I
 pub async fn follow_renames(instance: &Instance, manifest: &mut Manifest) -> Result<()> {
     let interfaces = interface::all().await?;
     let mut renamed = Vec::new();
-    for known in &mut manifest.interfaces {
+    for known in &manifest.interfaces {
         let Some(now) = holder(known, &interfaces).await?.filter(|now| *now != known.name) else { continue };
         log::warn!("{} is called {now} now", known.name);
-        renamed.push((std::mem::replace(&mut known.name, now.clone()), now.clone(), known.mode, known.hook));
+        renamed.push((known.name.clone(), now, known.mode, known.hook));
     }
     // Two steps, since two interfaces can have changed names with each other.
     let beside = |path: &Path| {
@@ -121,10 +135,17 @@ pub async fn follow_renames(instance: &Instance, manifest: &mut Manifest) -> Res
             }
         }
     }
-    if !renamed.is_empty() {
-        manifest.write(instance)?;
+    if renamed.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    // Only now: as long as a pin has not been moved, this is to be done again.
+    for known in &mut manifest.interfaces {
+        let new = renamed.iter().find(|(before, _, mode, _)| *before == known.name && *mode == known.mode);
+        if let Some((_, now, ..)) = new {
+            known.name.clone_from(now);
+        }
+    }
+    manifest.write(instance)
 }
 
 /// The name of the interface that runs one of a generation's programs, whatever it was called.

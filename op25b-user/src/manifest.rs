@@ -179,6 +179,12 @@ impl Manifest {
         Self::read_file(instance, &journal(instance))
     }
 
+    /// Whether a change was being made when the daemon died.
+    #[must_use]
+    pub fn is_interrupted(instance: &Instance) -> bool {
+        journal(instance).exists()
+    }
+
     fn read_file(instance: &Instance, path: &Path) -> Result<Option<Self>> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,

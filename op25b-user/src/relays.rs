@@ -32,10 +32,12 @@ use crate::{
 pub const MOST: usize = 32;
 /// How long an address holds after the DNS named it last: round robin answers with a few at a time.
 const HOLDS: SignedDuration = SignedDuration::from_hours(24);
+/// How old what is on the disk may be.
+const WRITTEN: SignedDuration = SignedDuration::from_secs(60);
 /// The DNS is not asked more often than this, whatever it says, and not less often.
 const TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
 /// How long an answer may take.
-const LIMIT: Duration = Duration::from_secs(6);
+const LIMIT: Duration = Duration::from_millis(2500);
 /// When it is asked again after it did not answer.
 const AGAIN: Duration = Duration::from_secs(10);
 /// How long a policy waits for hostnames of which nothing is known yet.
@@ -66,6 +68,8 @@ pub struct Answer {
 struct Said {
     addresses: BTreeSet<IpAddr>,
     alias: Option<String>,
+    /// Why there is no answer for IPv4, for IPv6.
+    failures: [Option<String>; 2],
 }
 
 /// What is known of all hostnames, and who asks.
@@ -133,19 +137,29 @@ impl Relays {
         let Answer { hostname, said } = answer;
         let known = self.known.entry(hostname.clone()).or_default();
         let before: BTreeSet<IpAddr> = known.addresses.keys().copied().collect();
-        let failure = match said.and_then(|said| usable(policy, &hostname, said)) {
-            Ok(said) => {
+        let written = known.answered;
+        let holds = |seen: &Timestamp| now.duration_since(*seen) < HOLDS;
+        let held =
+            known.addresses.iter().filter(|(_, seen)| holds(seen)).map(|(address, _)| *address).collect();
+        let failure = match said.and_then(|said| usable(policy, &hostname, &held, said)) {
+            Ok((said, refused)) => {
                 for address in said.addresses {
                     known.addresses.insert(address, now);
                 }
-                // Only a good answer takes anything away.
-                known.addresses.retain(|_, seen| now.duration_since(*seen) < HOLDS);
+                // Only a good answer takes anything away, of its own family.
+                known.addresses.retain(|address, seen| {
+                    let failed = &said.failures[usize::from(address.is_ipv6())];
+                    failed.is_some() || holds(seen)
+                });
                 known.answered = Some(now);
                 known.alias = said.alias;
-                None
+                let [ipv4, ipv6] = said.failures;
+                let all: Vec<String> = refused.into_iter().chain(ipv4).chain(ipv6).collect();
+                (!all.is_empty()).then(|| all.join("; "))
             }
             Err(failure) => Some(failure),
         };
+        let changed = failure != known.failure;
         if failure != known.failure {
             match &failure {
                 Some(failure) => log::warn!("{hostname}: {failure}; {}", rest(before.len())),
@@ -159,7 +173,11 @@ impl Relays {
             log::info!("{hostname}: {}", changes(&before, &after));
             compare(policy, &hostname, &after);
         }
-        if let Err(error) = self.write() {
+        // The disk need not know each time that nothing is new.
+        let old = written.is_none_or(|written| now.duration_since(written) > WRITTEN);
+        if (changed || after != before || old)
+            && let Err(error) = self.write()
+        {
             log::warn!("{error:#}; a restart without DNS will not know the relays");
         }
     }
@@ -217,10 +235,17 @@ fn hostnames(policy: &Policy) -> impl Iterator<Item = (&Relay, &str)> {
     policy.relays.iter().filter_map(|relay| Some((relay, relay.hostname.as_deref()?)))
 }
 
-/// What of an answer can be used: addresses that no relay of the name refuses.
-fn usable(policy: &Policy, hostname: &str, mut said: Said) -> Result<Said, String> {
-    if said.addresses.len() > MOST {
-        return Err(format!("the DNS names {} addresses, {MOST} at most are taken", said.addresses.len()));
+/// What of an answer can be used, addresses that no relay of the name refuses; and what cannot.
+fn usable(
+    policy: &Policy,
+    hostname: &str,
+    held: &BTreeSet<IpAddr>,
+    mut said: Said,
+) -> Result<(Said, Option<String>), String> {
+    // Together, since an answer can be another each time.
+    let all = held.union(&said.addresses).count();
+    if all > MOST && !said.addresses.is_subset(held) {
+        return Err(format!("the DNS names {all} addresses within a day, {MOST} at most are taken"));
     }
     let relays: Vec<&Relay> =
         hostnames(policy).filter(|(_, name)| *name == hostname).map(|(relay, _)| relay).collect();
@@ -238,11 +263,8 @@ fn usable(policy: &Policy, hostname: &str, mut said: Said) -> Result<Said, Strin
     match (said.addresses.is_empty(), refused.is_empty()) {
         (true, true) => Err("the DNS names no address".to_owned()),
         (true, false) => Err(refused.join("; ")),
-        (false, true) => Ok(said),
-        (false, false) => {
-            log::warn!("{hostname}: {}", refused.join("; "));
-            Ok(said)
-        }
+        (false, true) => Ok((said, None)),
+        (false, false) => Ok((said, Some(refused.join("; ")))),
     }
 }
 
@@ -316,10 +338,9 @@ fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
 /// Asks for one hostname for ever.
 async fn ask(resolver: TokioResolver, hostname: String, answers: mpsc::Sender<Answer>) {
     loop {
-        let (said, wait) = match timeout(LIMIT, look_up(&resolver, &hostname)).await {
-            Ok(Ok((said, ttl))) => (Ok(said), ttl.clamp(TTL.0, TTL.1)),
-            Ok(Err(error)) => (Err(printable(&error)), AGAIN),
-            Err(_) => (Err("the DNS does not answer".to_owned()), AGAIN),
+        let (said, wait) = match look_up(&resolver, &hostname).await {
+            Ok((said, ttl)) => (Ok(said), ttl.clamp(TTL.0, TTL.1)),
+            Err(error) => (Err(error), AGAIN),
         };
         if answers.send(Answer { hostname: hostname.clone(), said }).await.is_err() {
             return;
@@ -328,16 +349,18 @@ async fn ask(resolver: TokioResolver, hostname: String, answers: mpsc::Sender<An
     }
 }
 
-/// Both families. One that fails takes nothing from the other's answer; that there are none of it is no failure.
+/// Both families at once: one that fails, or whose answer never comes, takes nothing from the other's. That there are
+/// no addresses of a family is no failure.
 async fn look_up(resolver: &TokioResolver, hostname: &str) -> Result<(Said, Duration), String> {
     // No search list: the name is the whole of it.
     let name = format!("{}.", hostname.trim_end_matches('.'));
-    let mut said = Said { addresses: BTreeSet::new(), alias: None };
+    let question = |kind| timeout(LIMIT, resolver.lookup(name.as_str(), kind));
+    let (ipv4, ipv6) = tokio::join!(question(RecordType::A), question(RecordType::AAAA));
+    let mut said = Said { addresses: BTreeSet::new(), alias: None, failures: [None, None] };
     let mut ttl = TTL.1;
-    let mut failure = None;
-    for kind in [RecordType::A, RecordType::AAAA] {
-        match resolver.lookup(name.as_str(), kind).await {
-            Ok(found) => {
+    for (answer, failure) in [ipv4, ipv6].into_iter().zip(&mut said.failures) {
+        match answer {
+            Ok(Ok(found)) => {
                 for record in found.answers() {
                     ttl = ttl.min(Duration::from_secs(record.ttl.into()));
                     match &record.data {
@@ -346,13 +369,15 @@ async fn look_up(resolver: &TokioResolver, hostname: &str) -> Result<(Said, Dura
                     }
                 }
             }
-            Err(error) if error.is_no_records_found() && !error.is_nx_domain() => {}
-            Err(error) => failure = Some(error),
+            Ok(Err(error)) if error.is_no_records_found() && !error.is_nx_domain() => {}
+            Ok(Err(error)) => *failure = Some(printable(&format!("the DNS does not answer: {error}"))),
+            Err(_) => *failure = Some("the DNS does not answer".to_owned()),
         }
     }
-    match failure {
-        Some(error) if said.addresses.is_empty() => Err(format!("the DNS does not answer: {error}")),
-        _ => Ok((said, ttl)),
+    match said.failures.iter().flatten().next() {
+        Some(failure) if said.addresses.is_empty() => Err(failure.clone()),
+        Some(_) => Ok((said, AGAIN)),
+        None => Ok((said, ttl)),
     }
 }
 
@@ -390,7 +415,7 @@ unknown_sources: pass
         };
         for (hour, addresses) in answers {
             let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-            let said = Ok(Said { addresses, alias: None });
+            let said = Ok(Said { addresses, alias: None, failures: [None, None] });
             let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(*hour);
             relays.take(&policy(), Answer { hostname: "post.example.net".to_owned(), said }, now);
         }
@@ -409,6 +434,19 @@ unknown_sources: pass
         for bad in [&[][..], &["203.0.113.5"]] {
             assert_eq!(known_after(&[(0, &["192.0.2.1"]), (99, bad)]), ["192.0.2.1"], "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_day_has_32_addresses_whatever_many_answers_name_them() {
+        let names =
+            |range: std::ops::Range<u8>| range.map(|host| format!("192.0.2.{host}")).collect::<Vec<_>>();
+        let (some, others) = (names(0..20), names(20..40));
+        let (some, others): (Vec<&str>, Vec<&str>) =
+            (some.iter().map(String::as_str).collect(), others.iter().map(String::as_str).collect());
+        assert_eq!(known_after(&[(0, &some), (1, &others)]).len(), 20);
+        let after_a_day = known_after(&[(0, &some), (1, &others), (24, &others)]);
+        assert_eq!(after_a_day.len(), 20);
+        assert!(after_a_day.contains(&"192.0.2.39".to_owned()), "{after_a_day:?}");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! `op25b detach`: removes everything that `run` made. Twice is fine.
 
-use std::{fs, io, path::Path};
+use std::{collections::HashSet, fs, io, path::Path};
 
 use anyhow::{Context as _, Result};
 
 use super::print;
-use crate::{attach, instance::Instance, manifest::Manifest, preflight};
+use crate::{attach, document::Attach, instance::Instance, manifest::Manifest, preflight};
 
 pub(super) fn detach(instance: &Instance) -> Result<()> {
     if [instance.pins(), instance.state(), instance.persistent()].iter().any(|path| path.exists()) {
@@ -14,15 +14,29 @@ pub(super) fn detach(instance: &Instance) -> Result<()> {
     let lock = instance.take_over()?;
     let mut interfaces = Vec::new();
     // A damaged manifest must not keep anybody from taking the filter off.
-    let manifest = Manifest::read(instance).unwrap_or_else(|error| {
-        log::warn!("{error:#}");
-        None
-    });
-    for interface in manifest.iter().flat_map(|manifest| &manifest.interfaces) {
-        if attach::detach(instance, &interface.name, interface.mode)? {
-            interfaces.push(interface.name.clone());
+    let manifests = [Manifest::read_to_replace(instance), Manifest::interrupted(instance)];
+    let known: HashSet<(String, Attach)> = manifests
+        .into_iter()
+        .filter_map(|manifest| {
+            manifest.unwrap_or_else(|error| {
+                log::warn!("{error:#}");
+                None
+            })
+        })
+        .flat_map(|manifest| manifest.interfaces)
+        .map(|interface| (interface.name, interface.mode))
+        .collect();
+    let mut failed = Ok(());
+    for (name, mode) in known {
+        match attach::detach(instance, &name, mode) {
+            Ok(true) => interfaces.push(name),
+            Ok(false) => {}
+            // The others come off all the same, and what is known of this one stays.
+            Err(error) => failed = Err(error.context(name)),
         }
     }
+    failed?;
+    interfaces.sort();
     // Links that no manifest names come off with their pins.
     remove(&instance.pins().join("links"))?;
     let was_there = remove(&instance.pins())? | remove(&instance.state())? | remove(&instance.persistent())?;

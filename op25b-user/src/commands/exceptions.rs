@@ -44,7 +44,7 @@ impl List {
 pub(super) async fn exceptions(instance: &Instance, list: List, what: &cli::Exceptions) -> Result<()> {
     match &what.command {
         cli::ExceptionCommand::Add(add) => {
-            let prefix = network(add.prefix);
+            let prefix = exact(add.prefix)?;
             let entry = Entry {
                 prefix,
                 reason: add.reason.clone(),
@@ -69,7 +69,7 @@ pub(super) async fn exceptions(instance: &Instance, list: List, what: &cli::Exce
             change(instance, what.policy.as_deref(), why, |text, _| edit::add(text, list.key(), &entry)).await
         }
         cli::ExceptionCommand::Remove { prefix } => {
-            let prefix = network(*prefix);
+            let prefix = exact(*prefix)?;
             let why = format!("{} remove {}", list.key(), short(&prefix));
             let path = what.policy.as_deref();
             change(instance, path, why, |text, policy| {
@@ -113,8 +113,8 @@ async fn change(
     for warning in read(&edited, document)?.warnings.iter().filter(|warning| !known.contains(warning)) {
         log::warn!("{warning}");
     }
-    durable::replace(&path, &edited)?;
     let in_force = Manifest::read(instance)?.is_some_and(|manifest| manifest.policy == path);
+    durable::replace(&path, &edited)?;
     if !in_force || !instance.is_running() {
         return print(&format!("{}: {why}; not in force: no daemon runs with this policy", path.display()));
     }
@@ -135,9 +135,18 @@ fn path(instance: &Instance, given: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
-/// `203.0.113.5` is one address.
-fn network(prefix: IpNetwork) -> IpNetwork {
-    IpNetwork::new(prefix.network(), prefix.prefix()).unwrap_or(prefix)
+/// One slip of the pen must not exempt 256 customers.
+fn exact(prefix: IpNetwork) -> Result<IpNetwork> {
+    if prefix.ip() == prefix.network() {
+        return Ok(prefix);
+    }
+    Err(No::Input(format!(
+        "{prefix} has bits beyond its length; {}/{} is the prefix it lies in, {} the one address",
+        prefix.network(),
+        prefix.prefix(),
+        prefix.ip()
+    ))
+    .into())
 }
 
 /// One prefix of a list.

@@ -34,7 +34,7 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
         resolver: arguments.resolver,
     };
     // Before the policy is looked at: that may be what is wrong.
-    if Manifest::interrupted(instance)?.is_some() {
+    if Manifest::is_interrupted(instance) {
         preflight::check()?;
         let _lock = instance.lock()?;
         generation::recover(instance).await?;

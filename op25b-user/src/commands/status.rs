@@ -144,7 +144,7 @@ async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
     if !daemon {
         warnings.push("no daemon runs; the filter goes on without it".to_owned());
     }
-    if Manifest::interrupted(instance).is_ok_and(|interrupted| interrupted.is_some()) && !daemon {
+    if Manifest::is_interrupted(instance) && !daemon {
         warnings.push("a change was interrupted; `op25b run` completes or reverts it".to_owned());
     }
     let persistent = State::read(instance).unwrap_or_else(|error| {
