@@ -16,7 +16,7 @@ use crate::{
     archive, clock,
     commands::No,
     control::Order,
-    document::{self, printable},
+    document::{self, Document, printable},
     durable,
     generation::{self, Logger},
     instance::Instance,
@@ -46,6 +46,12 @@ pub struct Setup {
     pub resolver: Option<SocketAddr>,
 }
 
+impl Setup {
+    fn trusts_clock(&self) -> bool {
+        self.trust_clock || clock::is_synchronised()
+    }
+}
+
 /// A policy and the text that it is made of.
 pub struct Ruling {
     /// As it is meant.
@@ -64,18 +70,26 @@ impl Ruling {
     pub fn read(path: &Path, overridden: &Override) -> Result<Self> {
         let looked = look(path);
         let (document, text) = document::read(path).map_err(|error| No::Input(error.to_string()))?;
-        let policy = Policy::from_document(document, &path.display().to_string(), &text, overridden)
-            .map_err(|invalid| No::Input(invalid.to_string()))?;
-        Ok(Self { policy, text, looked: Some(looked) })
+        Self::new(document, text, path, overridden, Some(looked))
     }
 
     /// A text as it reads in place of the file at `path`.
     fn parse(text: String, path: &Path, overridden: &Override) -> Result<Self> {
-        let path = path.display().to_string();
-        let document = document::parse(&text, &path).map_err(|error| No::Input(error.to_string()))?;
-        let policy = Policy::from_document(document, &path, &text, overridden)
+        let document = document::parse(&text, &path.display().to_string())
+            .map_err(|error| No::Input(error.to_string()))?;
+        Self::new(document, text, path, overridden, None)
+    }
+
+    fn new(
+        document: Document,
+        text: String,
+        path: &Path,
+        overridden: &Override,
+        looked: Option<Look>,
+    ) -> Result<Self> {
+        let policy = Policy::from_document(document, &path.display().to_string(), &text, overridden)
             .map_err(|invalid| No::Input(invalid.to_string()))?;
-        Ok(Self { policy, text, looked: None })
+        Ok(Self { policy, text, looked })
     }
 }
 
@@ -144,7 +158,7 @@ impl Daemon {
         let unconfirmed = state.unconfirmed.take();
         let moment = now.max(state.reached);
         report_missed(&ruling.policy, previous.as_ref(), moment);
-        let moment_trusted = setup.trust_clock || clock::is_synchronised();
+        let moment_trusted = setup.trusts_clock();
         if !moment_trusted && !ruling.policy.changes().is_empty() {
             log::warn!(
                 "the clock is not synchronised: dates are taken as it shows them now, those to come wait until it is; \
@@ -424,7 +438,7 @@ impl Daemon {
 
     /// Dates that a wrong clock has brought or kept away are set right when it is right.
     async fn believe_the_clock(&mut self, now: Timestamp) -> Result<()> {
-        if self.moment_trusted || !self.trusts_clock() {
+        if self.moment_trusted || !self.setup.trusts_clock() {
             return Ok(());
         }
         let moment = self.state.reached.max(now);
@@ -439,15 +453,11 @@ impl Daemon {
         Ok(())
     }
 
-    fn trusts_clock(&self) -> bool {
-        self.setup.trust_clock || clock::is_synchronised()
-    }
-
     /// Takes the changes whose moment has come.
     async fn take_dates(&mut self, now: Timestamp) -> Result<()> {
         // The manifest knows the next one; to ask the policy takes time.
         let Some(next) = self.manifest.upcoming.first().filter(|next| next.at <= now) else { return Ok(()) };
-        if !self.trusts_clock() {
+        if !self.setup.trusts_clock() {
             if self.waiting != Some(next.at) {
                 log::warn!("{} ({}): waits, since the clock is not synchronised", next.what, next.at);
                 self.waiting = Some(next.at);
@@ -558,7 +568,7 @@ impl Daemon {
 
     /// The dates that have come: by the clock, where that can be trusted.
     fn latest(&self) -> Timestamp {
-        if self.trusts_clock() { self.moment.max(Timestamp::now()) } else { self.moment }
+        if self.setup.trusts_clock() { self.moment.max(Timestamp::now()) } else { self.moment }
     }
 
     /// The policy in force becomes what the policy file says, which was `before`. Another text in it is an edit that
@@ -670,13 +680,13 @@ const WATCH: Duration = Duration::from_millis(500);
 
 impl Watched {
     fn new(path: &Path, ruling: &Ruling) -> Self {
-        let files: Vec<PathBuf> =
-            std::iter::once(path.to_owned()).chain(ruling.policy.files.iter().cloned()).collect();
-        let mut known: Vec<Look> = files.iter().map(|file| look(file)).collect();
-        if let (Some(known), Some(looked)) = (known.first_mut(), ruling.looked) {
+        let files = std::iter::once(path.to_owned()).chain(ruling.policy.files.iter().cloned()).collect();
+        let mut watched = Self { files, known: Vec::new(), seen: None, next: Instant::now() };
+        watched.known = watched.look();
+        if let (Some(known), Some(looked)) = (watched.known.first_mut(), ruling.looked) {
             *known = looked;
         }
-        Self { files, known, seen: None, next: Instant::now() }
+        watched
     }
 
     fn look(&self) -> Vec<Look> {

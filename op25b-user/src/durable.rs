@@ -1,8 +1,8 @@
-//! Files that are there whole or not at all, whatever happens while they are written.
+//! Files that are there whole or not at all, whatever happens while they are written; and are gone when removed.
 
 use std::{
     fs,
-    io::Write as _,
+    io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, fchown},
     path::Path,
 };
@@ -39,10 +39,23 @@ pub fn replace(path: &Path, text: &str) -> Result<()> {
 ///
 /// When it is there and stays.
 pub fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
+    gone(fs::remove_file(path), path).map(|_| ())
+}
+
+/// Removes a directory and all that is in it; whether it was there.
+///
+/// # Errors
+///
+/// When it is there and stays.
+pub fn remove_all(path: &Path) -> Result<bool> {
+    gone(fs::remove_dir_all(path), path)
+}
+
+/// Whether something was there that is gone now.
+fn gone(removed: io::Result<()>, path: &Path) -> Result<bool> {
+    match removed {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
     }
 }

@@ -10,6 +10,7 @@ use op25b_ebpf::abi::Link;
 use crate::{
     attach::{self, Attached, Hook},
     commands::No,
+    durable,
     instance::Instance,
     interface::{self, Interface},
     links,
@@ -98,13 +99,12 @@ pub async fn enforce(
             other.abi
         );
         // The kernel would take them for what they are not.
-        remove(&instance.pins().join("counters"))?;
+        durable::remove_all(&instance.pins().join("counters"))?;
     }
-    let done = match prepare(instance, policy, tables, places, manifest, trace) {
-        Ok(logger) => {
-            manifest.begin(instance)?;
-            complete(instance, manifest, previous).await.map(|done| (done, logger))
-        }
+    let prepared = prepare(instance, policy, tables, places, manifest, trace)
+        .and_then(|logger| manifest.begin(instance).map(|()| logger));
+    let done = match prepared {
+        Ok(logger) => complete(instance, manifest, previous).await.map(|done| (done, logger)),
         Err(error) => Err(error),
     };
     let (done, logger) = match done {
@@ -297,28 +297,17 @@ fn remove_all_but(instance: &Instance, kept: Option<u64>) -> Result<()> {
         let entry = entry?;
         let number = entry.file_name().to_string_lossy().parse::<u64>().ok();
         if number.is_none() || number != kept {
-            remove(&entry.path())?;
+            durable::remove_all(&entry.path())?;
         }
     }
     Ok(())
 }
 
-fn remove(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Leaves no trace of an instance that never was.
 fn forget(instance: &Instance) {
     for directory in [instance.pins(), instance.state()] {
-        if let Err(error) = fs::remove_dir_all(&directory)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            log::warn!("cannot remove {}: {error}", directory.display());
+        if let Err(error) = durable::remove_all(&directory) {
+            log::warn!("{error:#}");
         }
     }
 }

@@ -1,11 +1,11 @@
 //! `op25b detach`: removes everything that `run` made. Twice is fine.
 
-use std::{collections::HashSet, fs, io, path::Path};
+use std::collections::HashSet;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::print;
-use crate::{attach, document::Attach, instance::Instance, manifest::Manifest, preflight};
+use crate::{attach, document::Attach, durable, instance::Instance, manifest::Manifest, preflight};
 
 pub(super) fn detach(instance: &Instance) -> Result<()> {
     if [instance.pins(), instance.state(), instance.persistent()].iter().any(|path| path.exists()) {
@@ -38,8 +38,11 @@ pub(super) fn detach(instance: &Instance) -> Result<()> {
     failed?;
     interfaces.sort();
     // Links that no manifest names come off with their pins.
-    remove(&instance.pins().join("links"))?;
-    let was_there = remove(&instance.pins())? | remove(&instance.state())? | remove(&instance.persistent())?;
+    durable::remove_all(&instance.pins().join("links"))?;
+    let mut was_there = false;
+    for directory in [instance.pins(), instance.state(), instance.persistent()] {
+        was_there |= durable::remove_all(&directory)?;
+    }
     drop(lock);
     match (was_there, interfaces.is_empty()) {
         (false, _) => print(&format!("instance {} was not attached", instance.name())),
@@ -49,14 +52,5 @@ pub(super) fn detach(instance: &Instance) -> Result<()> {
             instance.name(),
             interfaces.join(", ")
         )),
-    }
-}
-
-/// Removes a directory; whether it was there.
-fn remove(path: &Path) -> Result<bool> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
     }
 }
