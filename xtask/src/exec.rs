@@ -1,7 +1,9 @@
 //! Runs other programs; a failure names the exact command line.
 
+use std::env;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -19,6 +21,12 @@ pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
 /// Runs `command` to its end and returns what it wrote on standard output.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     finish(command.stdout(Stdio::piped()), "")
+}
+
+/// Where `program` is, if it can be run by its name.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }
 
 /// `command` as one would type it.

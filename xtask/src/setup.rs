@@ -1,5 +1,6 @@
 //! Finds or installs what the other tasks need; it must not know what they do with it.
 
+mod emulator;
 mod linker;
 mod packages;
 mod toolchain;
@@ -7,6 +8,9 @@ mod toolchain;
 use anyhow::Result;
 
 use packages::Packages;
+
+pub(crate) use emulator::Emulator;
+pub(crate) use packages::unpack;
 
 /// What the demo and the tests run beside op25b. Swaks needs the two Perl modules for TLS and for IPv6.
 const LAB: &[&str] = &[
@@ -24,7 +28,6 @@ const LAB: &[&str] = &[
     "postfix",
     "procps",
     "python3",
-    "qemu-system-x86",
     "sasl2-bin",
     "swaks",
     "tcpdump",
@@ -38,5 +41,6 @@ pub(crate) fn run() -> Result<()> {
     let mut packages = Packages::default();
     let llvm = toolchain::find_or_link(&mut packages)?;
     linker::find_or_build(llvm, &mut packages)?;
-    packages.install("for the demo and the tests", LAB)
+    packages.install("for the demo and the tests", LAB)?;
+    emulator::find_or_get(&mut packages)
 }

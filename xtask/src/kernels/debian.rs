@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::sources;
 use crate::exec::{exec, read};
+use crate::setup;
 
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
@@ -60,13 +61,7 @@ fn fetch(suite: &str, folder: &Path, unpacked: &Path) -> Result<()> {
         bail!("its mirror, as this machine's apt configuration names it, has no {PACKAGE} there");
     }
     exec(apt.command("apt-get").args(["-qq", "download"]).args(&packages).current_dir(folder))?;
-    for file in fs::read_dir(folder)? {
-        let file = file?.path();
-        if file.extension().is_some_and(|extension| extension == "deb") {
-            exec(Command::new("dpkg").arg("-x").args([&file, unpacked]))?;
-        }
-    }
-    Ok(())
+    setup::unpack(folder, unpacked)
 }
 
 /// What `folder` holds, if it is a whole kernel.

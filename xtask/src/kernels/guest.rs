@@ -14,6 +14,7 @@ use super::modules::Modules;
 use super::outcome::Outcome;
 use super::{CACHE, image};
 use crate::exec::command_line;
+use crate::setup::Emulator;
 
 /// How long a machine may run. Emulated, it is some twenty times slower than this one.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -54,8 +55,10 @@ fn start(kernel: &Kernel, archive: &Path, console: &Path) -> Result<bool> {
     let output = File::create(console).with_context(|| format!("cannot create {}", console.display()))?;
     // It ends with us, however we end.
     let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    Emulator::find().context("no emulator works any more")?.add_to(&mut command);
     command
-        .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1024"])
+        .args(["-accel", "tcg", "-cpu", "max", "-m", "1024"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
         .args(["-append", KERNEL_LINE, "-kernel"])
         .arg(&kernel.image)

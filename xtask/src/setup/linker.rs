@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use super::packages::Packages;
-use crate::exec::{exec, read};
+use crate::exec::{exec, on_path, read};
 
 const VERSION: &str = "0.13.0";
 
@@ -51,11 +51,6 @@ pub(crate) fn find_or_build(llvm: u32, packages: &mut Packages) -> Result<()> {
 /// The Debian package with the libraries of LLVM `major`.
 pub(crate) fn llvm_package(major: u32) -> String {
     format!("llvm-{major}-dev")
-}
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }
 
 fn is_wanted_version(linker: &PathBuf) -> bool {

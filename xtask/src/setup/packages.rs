@@ -1,6 +1,8 @@
-//! Debian packages: which are missing, and installing them.
+//! Debian packages: which are missing, installing them, and unpacking those that cannot be installed.
 
 use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -33,18 +35,33 @@ impl Packages {
             leave_postfix_unconfigured()?;
         }
         self.update_index()?;
-        // --no-remove: postfix must not push out the mail server that the machine already has.
-        exec(
-            apt_get()
-                .args(["-qq", "-y", "--no-remove", "--no-install-recommends", "install"])
-                .args(&missing)
-                .stdout(Stdio::null()),
-        )
+        exec(apt_install().arg("-y").args(&missing).stdout(Stdio::null()))
     }
 
     /// Whether the machine's package sources have `package`.
     pub(crate) fn offer(&mut self, package: &str) -> bool {
         in_index(package) || (self.update_index().is_ok() && in_index(package))
+    }
+
+    /// Whether `package` can be installed beside everything that the machine has.
+    pub(crate) fn can_install(&mut self, package: &str) -> bool {
+        self.offer(package) && read(apt_install().args(["-s", package]).stderr(Stdio::null())).is_ok()
+    }
+
+    /// Downloads `wanted` into `folder`.
+    pub(crate) fn download(&mut self, wanted: &[&str], folder: &Path) -> Result<()> {
+        // Others than root have no way to update it; it may well be new enough.
+        if root::is_root()? {
+            self.update_index()?;
+        }
+        // The user that it would become may not enter the folder.
+        exec(
+            apt_get()
+                .args(["-qq", "-o", "APT::Sandbox::User=root", "download"])
+                .args(wanted)
+                .current_dir(folder)
+                .stdout(Stdio::null()),
+        )
     }
 
     fn update_index(&mut self) -> Result<()> {
@@ -54,6 +71,17 @@ impl Packages {
         }
         Ok(())
     }
+}
+
+/// Unpacks the packages in the folder `downloaded` into the folder `unpacked`; nothing of theirs is run.
+pub(crate) fn unpack(downloaded: &Path, unpacked: &Path) -> Result<()> {
+    for file in fs::read_dir(downloaded)? {
+        let file = file?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            exec(Command::new("dpkg").arg("-x").arg(&file).arg(unpacked))?;
+        }
+    }
+    Ok(())
 }
 
 fn missing<P: AsRef<str>>(wanted: &[P]) -> Result<Vec<&str>> {
@@ -81,6 +109,13 @@ fn leave_postfix_unconfigured() -> Result<()> {
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// --no-remove: postfix must not push out the mail server that the machine already has.
+fn apt_install() -> Command {
+    let mut command = apt_get();
+    command.args(["-qq", "--no-remove", "--no-install-recommends", "install"]);
     command
 }
 
