@@ -3,7 +3,7 @@
 use crate::{found::Outcome, verdict::Reason};
 
 /// Changes with any layout or number in this file; pins of another version are not adopted.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What a frame starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +107,10 @@ pub struct Group {
     pub action: u8,
     /// [`Mode`] of the return path.
     pub return_path: u8,
+    /// Length of the prefix that is one IPv6 source, at most 64; zero: 64.
+    pub source_length: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
 /// What is known of a mail server's address.
@@ -210,6 +212,8 @@ pub struct Count {
     pub packets: u64,
     /// Bytes from the first of the link header to the last of the frame.
     pub bytes: u64,
+    /// Connection attempts: see [`crate::source`].
+    pub attempts: u64,
 }
 
 /// What a sibling program returns for one frame: the decision in 32 bits.
@@ -275,5 +279,5 @@ const _: () = {
     assert!(size_of::<Range4>() == 8);
     assert!(size_of::<Range6>() == 24);
     assert!(size_of::<Slot>() == 16);
-    assert!(size_of::<Count>() == 16);
+    assert!(size_of::<Count>() == 24);
 };

@@ -38,11 +38,13 @@ pub enum Outcome {
     LaterFragment = 21,
     /// IP, but not TCP.
     OtherProtocol = 22,
+    /// TCP to port 587 or 465, where the policy counts submission (RFC 6409, RFC 8314).
+    Submission = 23,
 }
 
 impl Outcome {
     /// Every outcome, in the order of its number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ToPort25,
         Self::FromPort25,
         Self::CutTcp,
@@ -57,6 +59,7 @@ impl Outcome {
         Self::BadHeader,
         Self::LaterFragment,
         Self::OtherProtocol,
+        Self::Submission,
     ];
 
     /// The name people see.
@@ -77,6 +80,7 @@ impl Outcome {
             Self::BadHeader => "bad-ip-header",
             Self::LaterFragment => "later-fragment",
             Self::OtherProtocol => "other-protocol",
+            Self::Submission => "submission",
         }
     }
 
@@ -210,6 +214,13 @@ impl Found {
     #[must_use]
     pub const fn is_judged(self) -> bool {
         self.outcome_number() < Outcome::OtherPort as u8
+    }
+
+    /// Not judged, but to be counted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_submission(self) -> bool {
+        self.outcome_number() == Outcome::Submission as u8
     }
 
     /// What was looked through.

@@ -59,6 +59,10 @@ const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
 /// RFC 5321: the SMTP port.
 const PORT_25: u16 = 25;
+/// RFC 6409: message submission.
+pub const SUBMISSION: u16 = 587;
+/// RFC 8314: submission over implicit TLS.
+pub const SUBMISSIONS: u16 = 465;
 
 /// How to look at the frames of one interface: constants of its generation, asked for only where they matter.
 pub trait Look: Copy {
@@ -68,6 +72,8 @@ pub trait Look: Copy {
     fn role(self) -> Role;
     /// Whether IPv4 in IPv6 is looked through, and who the customer is then.
     fn softwire(self) -> Softwire;
+    /// Whether submission is counted: TCP to ports 587 and 465.
+    fn submission(self) -> bool;
 }
 
 /// The host's way to say it.
@@ -79,6 +85,8 @@ pub struct Sight {
     pub role: Role,
     /// See [`Look::softwire`].
     pub softwire: Softwire,
+    /// See [`Look::submission`].
+    pub submission: bool,
 }
 
 impl Look for Sight {
@@ -92,6 +100,10 @@ impl Look for Sight {
 
     fn softwire(self) -> Softwire {
         self.softwire
+    }
+
+    fn submission(self) -> bool {
+        self.submission
     }
 }
 
@@ -189,6 +201,7 @@ fn everyday<P: Packet>(
     }
     Some(match ports(bytes, look) {
         Outcome::OtherPort => Found::nothing(Outcome::OtherPort),
+        // Judged, or counted.
         judged => Found::at(judged, source(family, at), destination(family, at), transport),
     })
 }
@@ -494,6 +507,11 @@ fn ports([a, b, c, d]: [u8; PORTS], look: impl Look) -> Outcome {
         Outcome::ToPort25
     } else if u16::from_be_bytes([a, b]) == PORT_25 && look.role().judges_upstream() {
         Outcome::FromPort25
+    } else if look.submission()
+        && look.role().judges_customers()
+        && matches!(u16::from_be_bytes([c, d]), SUBMISSION | SUBMISSIONS)
+    {
+        Outcome::Submission
     } else {
         Outcome::OtherPort
     }

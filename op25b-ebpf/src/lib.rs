@@ -14,4 +14,5 @@ pub mod frame;
 pub mod packet;
 pub mod policy;
 pub mod ranges;
+pub mod source;
 pub mod verdict;

@@ -148,11 +148,18 @@ impl Flow {
         })
     }
 
-    /// Family of the customer's address: the one in counters.
+    /// The customer's end: whose packets are counted.
     #[inline(always)]
     #[must_use]
-    pub const fn family(&self) -> Family {
-        if self.from_port_25 { self.destination.family } else { self.source.family }
+    pub const fn customer(&self) -> Address {
+        if self.from_port_25 { self.destination } else { self.source }
+    }
+
+    /// The other end: the mail server.
+    #[inline(always)]
+    #[must_use]
+    pub const fn peer(&self) -> Address {
+        if self.from_port_25 { self.source } else { self.destination }
     }
 }
 
@@ -194,6 +201,15 @@ impl Decision {
     pub const fn cell(&self, family: Family) -> u32 {
         cell(self.group, family, self.reason, self.verdict)
     }
+}
+
+/// The counter cell of SYNs from a group to a relay's submission port: port 465 has a column of its own.
+#[inline(always)]
+#[must_use]
+pub const fn submission_cell(group: u32, family: Family, implicit_tls: bool) -> u32 {
+    // Column 0 is that of `other`, which is never counted; no reason has column 15.
+    let column = if implicit_tls { 15 } else { 0 };
+    (group & 0xff) * CELLS_OF_GROUP + family as u32 * (CELLS_OF_GROUP / 2) + column
 }
 
 /// The counter cell of a group, family, reason and verdict. Two reasons have more than one verdict.

@@ -2,7 +2,11 @@
 
 use std::mem::MaybeUninit;
 
-use nix::libc;
+use anyhow::Result;
+use nix::{
+    libc,
+    time::{ClockId, clock_gettime},
+};
 
 /// Whether something keeps the clock right (`adjtimex(2)`: no `STA_UNSYNC`). A router's clock may say 1970 until its
 /// first answer from a time server.
@@ -12,4 +16,19 @@ pub fn is_synchronised() -> bool {
     // SAFETY: all zeroes is a `timex` that asks and sets nothing; the kernel writes into it and keeps no pointer.
     let (answer, clock) = unsafe { (libc::adjtimex(clock.as_mut_ptr()), clock.assume_init()) };
     answer != -1 && clock.status & libc::STA_UNSYNC == 0
+}
+
+/// Nanoseconds from CLOCK_MONOTONIC, by which the kernel half tells time, to the time since the Unix epoch.
+///
+/// # Errors
+///
+/// When a clock cannot be read.
+pub fn epoch() -> Result<u64> {
+    let nanoseconds = |clock| -> Result<i128> {
+        let time = clock_gettime(clock)?;
+        Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+    };
+    let since = nanoseconds(ClockId::CLOCK_REALTIME)? - nanoseconds(ClockId::CLOCK_MONOTONIC)?;
+    // A clock that shows a time before 1970 counts hours from its start.
+    Ok(u64::try_from(since).unwrap_or(0))
 }

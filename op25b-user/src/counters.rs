@@ -12,7 +12,8 @@ use op25b_ebpf::{
     abi::{CELLS, CELLS_OF_GROUP, Count, SEEN_CELLS},
     address::Family,
     found::{Outcome, Wrapping, seen_cell},
-    verdict::{Reason, Verdict, cell},
+    frame::{SUBMISSION, SUBMISSIONS},
+    verdict::{Reason, Verdict, cell, submission_cell},
 };
 use serde::Serialize;
 
@@ -32,6 +33,8 @@ pub struct Stats {
     pub interfaces: Vec<Interface>,
     /// All that has been judged, summed over interfaces.
     pub totals: Vec<Total>,
+    /// Connections to the relays' submission ports; empty where they are not counted.
+    pub submission: Vec<Submission>,
     /// How the judged frames were seen.
     pub seen: Vec<Seen>,
 }
@@ -73,8 +76,21 @@ pub struct Total {
     pub packets: u64,
     /// Bytes, link header included.
     pub bytes: u64,
-    /// Connection attempts; none: this version does not count them yet.
-    pub attempts: Option<u64>,
+    /// Connection attempts.
+    pub attempts: u64,
+}
+
+/// Connections from a group to the submission ports of its relays, where the policy counts them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Submission {
+    /// The group.
+    pub customer: Option<String>,
+    /// `ipv4` or `ipv6`.
+    pub family: &'static str,
+    /// 587 or 465.
+    pub port: u16,
+    /// SYNs, retransmissions included.
+    pub attempts: u64,
 }
 
 /// What a cell of the counters is for.
@@ -102,6 +118,14 @@ impl Cell {
         })
     }
 }
+
+/// What submission is counted by.
+const SUBMISSION_CELLS: [(Family, u16); 4] = [
+    (Family::Ipv4, SUBMISSION),
+    (Family::Ipv4, SUBMISSIONS),
+    (Family::Ipv6, SUBMISSION),
+    (Family::Ipv6, SUBMISSIONS),
+];
 
 /// Which verdicts a reason can have: the table of the manual, right column.
 const fn occurs(reason: Reason, verdict: Verdict) -> bool {
@@ -134,7 +158,8 @@ pub const fn family_name(family: Family) -> &'static str {
 ///
 /// When its pins are gone or of another version.
 pub fn read(instance: &Instance, manifest: &Manifest) -> Result<Stats> {
-    let mut sums: BTreeMap<Cell, (u64, u64)> = BTreeMap::new();
+    let mut sums: BTreeMap<Cell, Count> = BTreeMap::new();
+    let mut submissions: BTreeMap<(u32, Family, u16), u64> = BTreeMap::new();
     let mut seen = vec![0; SEEN_CELLS as usize];
     let attached = manifest.interfaces.iter();
     let mut directories: BTreeSet<PathBuf> =
@@ -148,22 +173,27 @@ pub fn read(instance: &Instance, manifest: &Manifest) -> Result<Stats> {
         }
         let counters = open(&directory.join(object::COUNTERS))?;
         let groups = std::iter::once(0).chain(manifest.numbers.values().copied());
-        for (cell, (packets, bytes)) in nonzero(&counters, groups)? {
+        for (cell, count) in nonzero(&counters, groups)? {
             let sum = sums.entry(cell).or_default();
-            sum.0 += packets;
-            sum.1 += bytes;
+            *sum = plus(*sum, count);
+        }
+        for group in manifest.numbers.values().copied() {
+            for (family, port) in SUBMISSION_CELLS {
+                let cell = submission_cell(group, family, port == SUBMISSIONS);
+                *submissions.entry((group, family, port)).or_default() += sum(&counters, cell)?.packets;
+            }
         }
     }
     let totals = sums
         .into_iter()
-        .map(|(cell, (packets, bytes))| Total {
+        .map(|(cell, Count { packets, bytes, attempts })| Total {
             customer: manifest.group(cell.group).map(str::to_owned),
             family: family_name(cell.family),
             reason: cell.reason.name(),
             verdict: cell.verdict.name(),
             packets,
             bytes,
-            attempts: None,
+            attempts,
         })
         .collect();
     let interfaces = manifest
@@ -175,7 +205,17 @@ pub fn read(instance: &Instance, manifest: &Manifest) -> Result<Stats> {
             mode: interface.mode.name(),
         })
         .collect();
-    Ok(Stats { generation: manifest.generation, interfaces, totals, seen: name_seen(&seen) })
+    let submission = submissions
+        .into_iter()
+        .filter(|(_, attempts)| *attempts != 0)
+        .map(|((group, family, port), attempts)| Submission {
+            customer: manifest.group(group).map(str::to_owned),
+            family: family_name(family),
+            port,
+            attempts,
+        })
+        .collect();
+    Ok(Stats { generation: manifest.generation, interfaces, totals, submission, seen: name_seen(&seen) })
 }
 
 /// Reads a pinned map of how frames were seen: packets by [`op25b_ebpf::found::seen_cell`].
@@ -236,7 +276,7 @@ fn open(path: &Path) -> Result<Counters<MapData>> {
     PerCpuArray::try_from(Map::PerCpuArray(map)).context("the counters have another layout")
 }
 
-/// The cells of these groups that have counted something: packets and bytes over all CPUs.
+/// The cells of these groups that have counted something, over all CPUs.
 ///
 /// # Errors
 ///
@@ -244,18 +284,28 @@ fn open(path: &Path) -> Result<Counters<MapData>> {
 pub fn nonzero<T: std::borrow::Borrow<MapData>>(
     counters: &Counters<T>,
     groups: impl Iterator<Item = u32>,
-) -> Result<Vec<(Cell, (u64, u64))>> {
+) -> Result<Vec<(Cell, Count)>> {
     let mut found = Vec::new();
     for group in groups.filter(|group| *group < CELLS / CELLS_OF_GROUP) {
         for (number, cell) in Cell::of_group(group) {
-            let values = counters.get(&number, 0)?;
-            let sum = values
-                .iter()
-                .fold((0, 0), |(packets, bytes), Wire(count)| (packets + count.packets, bytes + count.bytes));
-            if sum != (0, 0) {
+            let sum = sum(counters, number)?;
+            if sum != Count::default() {
                 found.push((cell, sum));
             }
         }
     }
     Ok(found)
+}
+
+/// One cell over all CPUs.
+fn sum<T: std::borrow::Borrow<MapData>>(counters: &Counters<T>, cell: u32) -> Result<Count> {
+    Ok(counters.get(&cell, 0)?.iter().fold(Count::default(), |sum, Wire(count)| plus(sum, *count)))
+}
+
+const fn plus(one: Count, other: Count) -> Count {
+    Count {
+        packets: one.packets + other.packets,
+        bytes: one.bytes + other.bytes,
+        attempts: one.attempts + other.attempts,
+    }
 }

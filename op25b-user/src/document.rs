@@ -84,14 +84,24 @@ pub struct Document {
     #[serde(default, deserialize_with = "written")]
     #[schemars(skip)]
     pub notice: Option<Unsupported>,
-    /// See [`Unsupported`].
+    /// OpenMetrics, the page and the API over HTTP; absent: off.
     #[serde(default, deserialize_with = "written")]
-    #[schemars(skip)]
-    pub metrics: Option<Unsupported>,
-    /// See [`Unsupported`].
+    #[schemars(with = "Metrics")]
+    pub metrics: Option<Metrics>,
+    /// Hourly accounts of sources, kept in a database; absent: off.
     #[serde(default, deserialize_with = "written")]
-    #[schemars(skip)]
-    pub history: Option<Unsupported>,
+    #[schemars(with = "History")]
+    pub history: Option<History>,
+    /// Events for a collector; absent: off.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "Syslog")]
+    pub syslog: Option<Syslog>,
+    /// From when on a source is called a bot or quiet.
+    #[serde(default)]
+    pub triage: Triage,
+    /// Count connections from groups to their relays' ports 587 and 465; never by source.
+    #[serde(default)]
+    pub count_submission: bool,
 }
 
 /// A key of the format that this version does not act on yet. Refused, never ignored.
@@ -102,6 +112,63 @@ impl<'de> Deserialize<'de> for Unsupported {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "`{listen: 127.0.0.1:9025}`")]
+pub struct Metrics {
+    /// An address and a port, for example 127.0.0.1:9025.
+    pub listen: String,
+    /// Must be written for an address that others can reach: there is no password.
+    #[serde(default)]
+    pub allow_remote: bool,
+}
+
+/// What is kept, where and how long.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "`{path: /var/lib/op25b/history.db, keep: 90d}`")]
+pub struct History {
+    /// The database, a path that starts with a slash.
+    pub path: String,
+    /// How long hours are kept, for example 90d; absent: 90 days.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "String")]
+    pub keep: Option<String>,
+    /// MiB that the database may take; the oldest hours go first. Absent: 1,024.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "i64")]
+    pub max_mib: Option<i64>,
+    /// How long destinations are kept by source, for example 7d; absent: they are not kept.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "String")]
+    pub keep_destinations: Option<String>,
+}
+
+/// Where events go, in the form of RFC 5424.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "`{to: /dev/log}`, `{to: \"udp://192.0.2.14:514\"}` or tcp://")]
+pub struct Syslog {
+    /// A local socket's path, or udp://ADDRESS:PORT, or tcp://ADDRESS:PORT.
+    pub to: String,
+}
+
+/// From when on a source is called a bot or quiet; thresholds are shown with the word.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Triage {
+    /// This many destinations within two hours are a bot's; absent: 10.
+    #[serde(deserialize_with = "written")]
+    #[schemars(with = "i64")]
+    pub bot_destinations: Option<i64>,
+    /// This many attempts a minute are a bot's; absent: 30.
+    #[serde(deserialize_with = "written")]
+    #[schemars(with = "i64")]
+    pub bot_attempts_per_minute: Option<i64>,
+    /// Silent for this long is quiet, for example 6h; absent: 6 hours.
+    #[serde(deserialize_with = "written")]
+    #[schemars(with = "String")]
+    pub quiet_after: Option<String>,
 }
 
 /// A key that is there is written: without a value it is wrong, and not absent.

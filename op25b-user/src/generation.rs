@@ -100,6 +100,7 @@ pub async fn enforce(
         );
         // The kernel would take them for what they are not.
         durable::remove_all(&instance.pins().join("counters"))?;
+        durable::remove_all(&instance.sources())?;
     }
     let prepared = prepare(instance, policy, tables, places, manifest, trace)
         .and_then(|logger| manifest.begin(instance).map(|()| logger));
@@ -141,12 +142,13 @@ fn prepare(
     let mut logger = None;
     for Place { port, interface } in places {
         let counters = instance.counters(&interface.name, port.attach);
-        for directory in [&counters, &generation] {
+        let sources = instance.sources();
+        for directory in [&counters, &generation, &sources] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
         let link = if interface.ethernet { Link::Ethernet } else { Link::Ip };
-        let constants = Constants { trace, ..Constants::new(policy, port.role, link) };
-        let maps = Maps::Pinned { tables: &generation, counters: &counters };
+        let constants = Constants { trace, seed: manifest.seed, ..Constants::new(policy, port.role, link) };
+        let maps = Maps::Pinned { tables: &generation, counters: &counters, sources: &sources };
         let mut object = object::create(tables, constants, maps)?;
         let hook = Hook::of(port.attach);
         let mut pinned = |name| -> Result<u32> {

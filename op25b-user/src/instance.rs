@@ -68,6 +68,12 @@ impl Instance {
         self.pins().join("counters").join(pin_name(interface, attach))
     }
 
+    /// The directory of the pinned accounts of sources.
+    #[must_use]
+    pub fn sources(&self) -> PathBuf {
+        self.pins().join("sources")
+    }
+
     /// The pins of one generation: its tables and its programs.
     #[must_use]
     pub fn generation(&self, number: u64) -> PathBuf {

@@ -27,5 +27,6 @@ pub mod preflight;
 pub mod relays;
 pub mod sample;
 pub mod situation;
+pub mod sources;
 pub mod state;
 pub mod tables;

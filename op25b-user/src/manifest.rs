@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +20,7 @@ use crate::{
     durable,
     instance::Instance,
     interface,
-    policy::{Override, Policy, Port},
+    policy::{Outputs, Override, Policy, Port},
     situation::{Change, Situation, Suspended},
 };
 
@@ -55,6 +57,14 @@ pub struct Manifest {
     pub hostnames: BTreeSet<String>,
     /// Whether anything is dropped under the policy.
     pub blocks: bool,
+    /// Of the hashes of destinations, as long as counters are kept.
+    pub seed: u64,
+    /// Who runs the network.
+    pub operator: Option<String>,
+    /// The policy's time zone, by its name.
+    pub timezone: String,
+    /// What people and programs are told, and where.
+    pub outputs: Outputs,
 }
 
 /// An interface of the generation.
@@ -90,6 +100,12 @@ pub struct Group {
     pub name: String,
     /// `off`, `monitor` or `enforce`, as it is now.
     pub mode: String,
+    /// Many customers behind one address: nobody is told apart.
+    #[serde(default)]
+    pub shared: bool,
+    /// Length of the prefix that is one IPv6 customer.
+    #[serde(default = "whole_subnet")]
+    pub ipv6_source_length: u8,
 }
 
 impl Manifest {
@@ -129,11 +145,21 @@ impl Manifest {
                 .map(|group| Group {
                     name: group.name.clone(),
                     mode: situation.mode(group).name().to_owned(),
+                    shared: group.shared,
+                    ipv6_source_length: group.ipv6_source_length,
                 })
                 .collect(),
             relays: policy.relays.iter().map(|relay| relay.name.clone()).collect(),
             hostnames: policy.relays.iter().filter_map(|relay| relay.hostname.clone()).collect(),
             blocks: situation.blocks_something(policy),
+            seed: match previous {
+                Some(previous) if previous.is_of_this_version() => previous.seed,
+                // Keys of the standard library's hash tables are random.
+                _ => RandomState::new().build_hasher().finish(),
+            },
+            operator: policy.operator.clone(),
+            timezone: policy.timezone.iana_name().unwrap_or("UTC").to_owned(),
+            outputs: policy.outputs.clone(),
         })
     }
 
@@ -280,6 +306,13 @@ impl Manifest {
         self.numbers.iter().find(|(_, known)| **known == number).map(|(name, _)| name.as_str())
     }
 
+    /// The policy's entry of a group by its number; none where the policy no longer has it.
+    #[must_use]
+    pub fn settings(&self, number: u32) -> Option<&Group> {
+        let name = self.group(number)?;
+        self.groups.iter().find(|group| group.name == name)
+    }
+
     /// The name of a relay by its number, from 1.
     #[must_use]
     pub fn relay(&self, number: u32) -> Option<&str> {
@@ -357,6 +390,10 @@ struct Version {
     abi: u32,
     generation: Option<u64>,
     interfaces: Option<Vec<Interface>>,
+}
+
+const fn whole_subnet() -> u8 {
+    64
 }
 
 fn path(instance: &Instance) -> PathBuf {

@@ -15,9 +15,10 @@ use op25b_ebpf::{
     abi::{self, Count, Link, Range4, Range6, Role, Server, Slot, Softwire},
     frame::Sight,
     ranges::Node,
+    source::{Key, Source},
 };
 
-use crate::{bulk, document::IdentifyBy, policy::Policy, tables::Tables};
+use crate::{bulk, clock, document::IdentifyBy, policy::Policy, tables::Tables};
 
 /// The object as it was built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op25b-kernel"));
@@ -44,6 +45,10 @@ unsafe impl Pod for Wire<abi::Group> {}
 unsafe impl Pod for Wire<Node> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Count> {}
+// SAFETY: as above.
+unsafe impl Pod for Wire<Key> {}
+// SAFETY: as above.
+unsafe impl Pod for Wire<Source> {}
 // SAFETY: integers only.
 unsafe impl Pod for Wire<[u64; 2]> {}
 
@@ -56,6 +61,10 @@ pub struct Constants {
     pub role: Role,
     /// IPv4 in IPv6.
     pub softwire: Softwire,
+    /// Whether submission is counted: SYNs to the relays' ports 587 and 465.
+    pub submission: bool,
+    /// Of the hashes of destinations and SYNs, the same as long as the sources' accounts are kept.
+    pub seed: u64,
     /// Whether judged frames are logged in the kernel.
     pub trace: bool,
 }
@@ -69,13 +78,13 @@ impl Constants {
             Some(IdentifyBy::Outer) => Softwire::Outer,
             Some(IdentifyBy::Inner) => Softwire::Inner,
         };
-        Self { link, role, softwire, trace: false }
+        Self { link, role, softwire, submission: policy.outputs.count_submission, seed: 0, trace: false }
     }
 
     /// The same for the core on the host.
     #[must_use]
     pub const fn sight(self) -> Sight {
-        Sight { link: self.link, role: self.role, softwire: self.softwire }
+        Sight { link: self.link, role: self.role, softwire: self.softwire, submission: self.submission }
     }
 }
 
@@ -84,13 +93,15 @@ impl Constants {
 pub enum Maps<'a> {
     /// With the object alone: for `explain --policy` and tests.
     Own,
-    /// Pinned: `tables` are a generation's, made by its first interface; `counters` are the interface's, and outlive
-    /// generations.
+    /// Pinned: `tables` are a generation's, made by its first interface; `counters` are the interface's and `sources`
+    /// the instance's, and outlive generations.
     Pinned {
         /// Directory of the tables.
         tables: &'a Path,
         /// Directory of the counters.
         counters: &'a Path,
+        /// Directory of the sources' accounts.
+        sources: &'a Path,
     },
 }
 
@@ -118,7 +129,12 @@ pub mod program {
     /// Whether this kernel takes frames of several buffers.
     #[must_use]
     pub fn multi_buffer() -> bool {
-        super::KernelVersion::current().is_ok_and(|kernel| kernel >= super::KernelVersion::new(5, 18, 0))
+        is_since(5, 18)
+    }
+
+    /// Whether this kernel is at least of this version.
+    pub(super) fn is_since(major: u8, minor: u8) -> bool {
+        super::KernelVersion::current().is_ok_and(|kernel| kernel >= super::KernelVersion::new(major, minor, 0))
     }
 }
 
@@ -143,6 +159,16 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const SEEN: &str = "SEEN";
 /// The map of how all frames were seen while sampling.
 pub const SAMPLED: &str = "SAMPLED";
+/// The map of the sources' accounts.
+pub const SOURCES: &str = "SOURCES";
+/// How many accounts were ever opened.
+pub const SOURCES_OPENED: &str = "SOURCES_OPENED";
+/// Where the kernel's events arrive.
+pub const EVENTS: &str = "EVENTS";
+/// How many dropped frames one is told of for a capture.
+pub const CAPTURE: &str = "CAPTURE";
+/// Accounts that an object alone has room for: it is asked, and not attached.
+const SOURCES_ALONE: u32 = 1 << 10;
 
 /// Creates the maps, fills the tables where they are new, and relocates the programs. Loads and attaches none.
 ///
@@ -153,6 +179,9 @@ pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<E
     let level = if constants.trace { aya_log::Level::Debug as u8 } else { 0 };
     let (link, role, softwire) = (constants.link as u8, constants.role.0, constants.softwire as u8);
     let multi_buffer = u8::from(program::multi_buffer());
+    let coarse_clock = u8::from(program::is_since(5, 11));
+    let submission = u8::from(constants.submission);
+    let epoch = clock::epoch()?;
     let block_unknown = u8::from(tables.block_unknown);
     let roots = [
         Wire(tables.customers4.root),
@@ -169,6 +198,10 @@ pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<E
         .override_global("SOFTWIRE", &softwire, true)
         .override_global("MULTI_BUFFER", &multi_buffer, true)
         .override_global("BLOCK_UNKNOWN", &block_unknown, true)
+        .override_global("SUBMISSION", &submission, true)
+        .override_global("COARSE_CLOCK", &coarse_clock, true)
+        .override_global("EPOCH", &epoch, true)
+        .override_global("SEED", &constants.seed, true)
         .override_global("CUSTOMERS4_ROOT", &roots[0], true)
         .override_global("CUSTOMERS6_ROOT", &roots[1], true)
         .override_global("SERVERS4_ROOT", &roots[2], true)
@@ -178,7 +211,7 @@ pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<E
         loader.map_max_entries(size.name, u32::try_from(size.entries)?);
     }
     let mut filled = false;
-    if let Maps::Pinned { tables, counters } = maps {
+    if let Maps::Pinned { tables, counters, sources } = maps {
         filled = tables.join(FILLED).exists();
         for name in TABLES.iter().filter(|_| filled) {
             loader.map_pin_path(name, tables.join(name));
@@ -186,6 +219,11 @@ pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<E
         for name in [COUNTERS, SEEN, SAMPLED] {
             loader.map_pin_path(name, counters.join(name));
         }
+        for name in [SOURCES, SOURCES_OPENED, EVENTS, CAPTURE] {
+            loader.map_pin_path(name, sources.join(name));
+        }
+    } else {
+        loader.map_max_entries(SOURCES, SOURCES_ALONE);
     }
     let object = loader.load(OBJECT).map_err(|error| without_room(error, &sizes))?;
     if !filled {

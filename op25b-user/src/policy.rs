@@ -5,6 +5,7 @@ mod companion;
 mod customers;
 mod exceptions;
 mod nesting;
+mod outputs;
 mod places;
 mod ports;
 mod reader;
@@ -21,6 +22,8 @@ use ipnetwork::IpNetwork;
 use jiff::{Timestamp, tz::TimeZone};
 use op25b_ebpf::abi::Role;
 use serde::{Deserialize, Serialize};
+
+pub use outputs::{Collector, History, Metrics, Outputs, Syslog, Triage};
 
 use crate::document::{self, Action, Attach, Document, IdentifyBy, Mode};
 
@@ -45,6 +48,8 @@ pub struct Policy {
     pub softwire: Option<IdentifyBy>,
     /// Where dates without a time end.
     pub timezone: TimeZone,
+    /// What people and programs are told, and where.
+    pub outputs: Outputs,
     /// Files that belong to it beside the policy file itself, in the order in which it names them.
     pub files: Vec<PathBuf>,
     /// What should be looked at, one line each.

@@ -153,7 +153,8 @@ fn compiled(group: &Group, mode: Mode, scope: u64) -> abi::Group {
             Action::Notice => Verdict::Notice,
         } as u8,
         return_path: number(group.return_path) as u8,
-        reserved: [0; 5],
+        source_length: group.ipv6_source_length,
+        reserved: [0; 4],
     }
 }
 

@@ -31,6 +31,7 @@ fn look(input: &[u8]) {
         link: Link::from_number(how & 1),
         role: Role(how >> 1 & 3),
         softwire: Softwire::from_number(how >> 3 & 3),
+        submission: how & 32 != 0,
     };
     let found = parse(&frame, sight);
     assert!(found.outcome().is_some(), "outcome {} has no name", found.outcome_number());

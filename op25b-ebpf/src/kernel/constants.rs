@@ -23,6 +23,18 @@ pub(crate) static BLOCK_UNKNOWN: Global<u8> = Global::new(0);
 /// Whether the kernel knows frames of several buffers (Linux 5.18), and so can tell how long they are.
 #[unsafe(no_mangle)]
 pub(crate) static MULTI_BUFFER: Global<u8> = Global::new(0);
+/// Whether submission is counted.
+#[unsafe(no_mangle)]
+pub(crate) static SUBMISSION: Global<u8> = Global::new(0);
+/// Whether the kernel has a coarse clock (Linux 5.11): it is read in a few nanoseconds.
+#[unsafe(no_mangle)]
+pub(crate) static COARSE_CLOCK: Global<u8> = Global::new(0);
+/// Nanoseconds from CLOCK_MONOTONIC to the time since the Unix epoch.
+#[unsafe(no_mangle)]
+pub(crate) static EPOCH: Global<u64> = Global::new(0);
+/// Of the hashes of destinations, so that nobody outside knows which are alike.
+#[unsafe(no_mangle)]
+pub(crate) static SEED: Global<u64> = Global::new(0);
 /// Root of the index of the customers' IPv4 table.
 #[unsafe(no_mangle)]
 pub(crate) static CUSTOMERS4_ROOT: Global<Node> = Global::new(EMPTY);
@@ -56,5 +68,10 @@ impl Look for Constants {
     #[inline(always)]
     fn softwire(self) -> Softwire {
         Softwire::from_number(SOFTWIRE.load())
+    }
+
+    #[inline(always)]
+    fn submission(self) -> bool {
+        SUBMISSION.load() != 0
     }
 }

@@ -7,6 +7,7 @@ use aya_ebpf::{
 use op25b_ebpf::{
     found::{FARTHEST, Found, Wrapping},
     packet::Packet,
+    source::Event,
     verdict::Verdict,
 };
 
@@ -25,6 +26,24 @@ pub(crate) trait Frame: Packet {
 
     /// Decides a frame and counts it.
     fn judge(&self, found: Found) -> Verdict;
+
+    /// Counts a SYN to a submission port.
+    fn note_submission(&self, found: Found);
+
+    /// Number of the interface.
+    fn interface(&self) -> u32;
+
+    /// Bytes of the whole frame.
+    fn length(&self) -> u64;
+
+    /// Bytes from the first on that can be read without a copy.
+    fn at_hand(&self) -> u64;
+
+    /// A tag that travels beside the frame: see [`Event::tag`].
+    fn tag(&self) -> u32;
+
+    /// Hands an event to whoever listens, with the frame's first bytes.
+    fn tell(&self, event: &Event);
 }
 
 /// A frame at the XDP hook.
@@ -64,8 +83,7 @@ impl XdpFrame {
             // SAFETY: as in `bounds`.
             return unsafe { bpf_xdp_get_buff_len(self.context) };
         }
-        let (data, end) = self.bounds();
-        (end - data) as u64
+        self.at_hand()
     }
 
     /// Packets that the frame stands for.
@@ -78,6 +96,26 @@ impl XdpFrame {
     #[inline(always)]
     pub(super) fn stripped(&self) -> Wrapping {
         Wrapping::NONE
+    }
+
+    /// The same for an event.
+    #[inline(always)]
+    pub(super) fn tag(&self) -> u32 {
+        0
+    }
+
+    /// Number of the interface.
+    #[inline(always)]
+    pub(super) fn interface(&self) -> u32 {
+        // SAFETY: as in `bounds`.
+        unsafe { (*self.context).ingress_ifindex }
+    }
+
+    /// Bytes of the first buffer.
+    #[inline(always)]
+    pub(super) fn at_hand(&self) -> u64 {
+        let (data, end) = self.bounds();
+        (end - data) as u64
     }
 }
 
@@ -151,6 +189,27 @@ impl TcFrame {
     pub(super) fn stripped(&self) -> Wrapping {
         // SAFETY: as in `bounds`.
         if unsafe { (*self.context).vlan_present } == 0 { Wrapping::NONE } else { Wrapping::VLAN }
+    }
+
+    /// The same for an event.
+    #[inline(always)]
+    pub(super) fn tag(&self) -> u32 {
+        // SAFETY: as in `bounds`.
+        let (present, tag) = unsafe { ((*self.context).vlan_present, (*self.context).vlan_tci) };
+        if present == 0 { 0 } else { Event::TAGGED | tag & 0xffff }
+    }
+
+    /// Number of the interface.
+    #[inline(always)]
+    pub(super) fn interface(&self) -> u32 {
+        // SAFETY: as in `bounds`.
+        unsafe { (*self.context).ifindex }
+    }
+
+    /// All of the frame: the kernel copies what is in pages, too.
+    #[inline(always)]
+    pub(super) fn at_hand(&self) -> u64 {
+        self.length()
     }
 }
 

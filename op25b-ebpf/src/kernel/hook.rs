@@ -7,23 +7,26 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use op25b_ebpf::{
-    abi::Answer,
+    abi::{Answer, Count},
     address::Family,
     found::{FARTHEST, Found, Wrapping},
-    frame::{self, Extension, Look, Network, Tags, parse},
+    frame::{self, Extension, Look, Network, SUBMISSIONS, Tags, parse},
     packet::Packet,
-    verdict::{Decision, Flow, Reason, Verdict, decide},
+    policy::Policy,
+    source::{Event, Tcp, is_syn},
+    verdict::{Decision, Flow, Reason, Verdict, decide, submission_cell},
 };
 
 use super::{
     constants::Constants,
     frame::{Frame, TcFrame, XdpFrame},
     maps::{self, Tables},
+    sources,
 };
 
 /// The subprograms of one hook, and the frame that calls them.
 macro_rules! hook {
-    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident) => {
+    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $submission:ident) => {
         impl Packet for $frame {
             #[inline(always)]
             fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -81,8 +84,38 @@ macro_rules! hook {
             }
 
             #[inline(always)]
+            fn interface(&self) -> u32 {
+                self.interface()
+            }
+
+            #[inline(always)]
+            fn length(&self) -> u64 {
+                self.length()
+            }
+
+            #[inline(always)]
+            fn at_hand(&self) -> u64 {
+                self.at_hand()
+            }
+
+            #[inline(always)]
+            fn tag(&self) -> u32 {
+                self.tag()
+            }
+
+            #[inline(always)]
             fn judge(&self, found: Found) -> Verdict {
                 Verdict::from_number($judge(self.context, found.0) as u8)
+            }
+
+            #[inline(always)]
+            fn note_submission(&self, found: Found) {
+                $submission(self.context, found.0);
+            }
+
+            #[inline(always)]
+            fn tell(&self, event: &Event) {
+                sources::tell(&<$logger>::new(self.context), event);
             }
         }
 
@@ -133,7 +166,9 @@ macro_rules! hook {
                 return Verdict::Pass as u32;
             }
             maps::seen(found);
-            maps::count(decision.cell(flow.family()), frame.packets(found), frame.length());
+            let (packets, bytes) = (frame.packets(found), frame.length());
+            let attempts = sources::account(&frame, found, &flow, &decision, packets, bytes);
+            maps::count(decision.cell(flow.customer().family), Count { packets, bytes, attempts });
             // The loader sets the level; at its default the verifier cuts this away.
             debug!(
                 &$logger::new(context),
@@ -144,6 +179,12 @@ macro_rules! hook {
                 decision.verdict as u8
             );
             decision.verdict as u32
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $submission(context: *mut $context, found: u64) -> u32 {
+            u32::from(count_submission(&$frame { context }, Found(found)).is_some())
         }
     };
 }
@@ -157,7 +198,8 @@ hook!(
     op25b_all_tags_xdp,
     op25b_more_tags_xdp,
     op25b_extension_xdp,
-    op25b_judge_xdp
+    op25b_judge_xdp,
+    op25b_submission_xdp
 );
 hook!(
     TcFrame,
@@ -168,7 +210,8 @@ hook!(
     op25b_all_tags_tc,
     op25b_more_tags_tc,
     op25b_extension_tc,
-    op25b_judge_tc
+    op25b_judge_tc,
+    op25b_submission_tc
 );
 
 /// What happens to a frame. 99.9 % of traffic leaves at the first return: no map, no counter.
@@ -177,7 +220,7 @@ pub(super) fn filter<F: Frame>(context: *mut F::Context) -> Verdict {
     let frame = F::new(context);
     let found = parse(&frame, Constants);
     if !found.is_judged() {
-        return Verdict::Pass;
+        return not_judged(&frame, found);
     }
     frame.judge(found.through(frame.stripped()))
 }
@@ -188,7 +231,35 @@ pub(super) fn sample<F: Frame>(context: *mut F::Context) -> Verdict {
     let frame = F::new(context);
     let found = parse(&frame, Constants).through(frame.stripped());
     maps::sampled(found);
-    if found.is_judged() { frame.judge(found) } else { Verdict::Pass }
+    if found.is_judged() { frame.judge(found) } else { not_judged(&frame, found) }
+}
+
+#[inline(always)]
+fn not_judged<F: Frame>(frame: &F, found: Found) -> Verdict {
+    if Constants.submission() && found.is_submission() {
+        frame.note_submission(found);
+    }
+    Verdict::Pass
+}
+
+/// Counts a SYN from a group to a submission port of one of its relays: per group, never per source.
+#[inline(always)]
+fn count_submission<F: Frame>(frame: &F, found: Found) -> Option<()> {
+    let header: Tcp = frame.read(found.transport_at())?;
+    // One that has ACK set opens nothing.
+    if !is_syn(header) || header[13] & 0x10 != 0 {
+        return None;
+    }
+    let flow = Flow::read(frame, found)?;
+    let number = Tables.customer(flow.source).group();
+    let group = Tables.group(number)?;
+    if Tables.server(flow.destination).relays & group.relays == 0 {
+        return None;
+    }
+    let implicit_tls = u16::from_be_bytes([header[2], header[3]]) == SUBMISSIONS;
+    let cell = submission_cell(number, flow.source.family, implicit_tls);
+    maps::count(cell, Count { packets: 1, bytes: frame.length(), attempts: 1 });
+    Some(())
 }
 
 /// What would happen to a frame; counts nothing.

@@ -134,14 +134,15 @@ fn add(map: &PerCpuArray<u64>, cell: u32) {
     }
 }
 
-/// Adds a frame to a cell of this interface.
+/// Adds to a cell of this interface.
 #[inline(always)]
-pub(crate) fn count(cell: u32, packets: u64, bytes: u64) {
+pub(crate) fn count(cell: u32, more: Count) {
     if let Some(count) = COUNTERS.get_ptr_mut(cell) {
         // SAFETY: the pointer is to this CPU's own copy, and a program is not interrupted by another of its hook.
         unsafe {
-            (*count).packets += packets;
-            (*count).bytes += bytes;
+            (*count).packets += more.packets;
+            (*count).bytes += more.bytes;
+            (*count).attempts += more.attempts;
         }
     }
 }

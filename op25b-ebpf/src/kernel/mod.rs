@@ -4,6 +4,7 @@ mod constants;
 mod frame;
 mod hook;
 mod maps;
+mod sources;
 mod table;
 
 use aya_ebpf::{

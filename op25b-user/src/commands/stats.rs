@@ -18,7 +18,7 @@ pub(super) fn stats(instance: &Instance, output: Output) -> Result<()> {
     if stats.totals.is_empty() {
         return print("no TCP to port 25 has been seen yet");
     }
-    let mut table = super::table(&["customer", "family", "reason", "verdict", "packets", "bytes"]);
+    let mut table = super::table(&["customer", "family", "reason", "verdict", "packets", "bytes", "attempts"]);
     for total in &stats.totals {
         table.add_row([
             total.customer.clone().unwrap_or_else(|| "-".to_owned()),
@@ -27,9 +27,22 @@ pub(super) fn stats(instance: &Instance, output: Output) -> Result<()> {
             total.verdict.to_owned(),
             total.packets.to_string(),
             total.bytes.to_string(),
+            total.attempts.to_string(),
         ]);
     }
     print(&table.to_string())?;
+    if !stats.submission.is_empty() {
+        let mut table = super::table(&["customer", "family", "submission port", "connections"]);
+        for one in &stats.submission {
+            table.add_row([
+                one.customer.clone().unwrap_or_else(|| "-".to_owned()),
+                one.family.to_owned(),
+                one.port.to_string(),
+                one.attempts.to_string(),
+            ]);
+        }
+        print(&table.to_string())?;
+    }
     let mut table = super::table(&["seen as", "through", "packets"]);
     for seen in &stats.seen {
         table.add_row([seen.outcome.to_owned(), seen.through.join(", "), seen.packets.to_string()]);

@@ -108,14 +108,13 @@ impl Reader<'_> {
             self.error("version:", format_args!("version {} is not known; write 1", document.version));
         }
         self.refuse("notice", document.notice);
-        self.refuse("metrics", document.metrics);
-        self.refuse("history", document.history);
         if let Some(operator) = &document.operator {
             self.name("operator:", "operator", operator);
         }
         let timezone = document.timezone.as_deref().map(values::timezone);
         self.timezone = self.value("timezone", "", timezone).unwrap_or(TimeZone::UTC);
 
+        let outputs = self.outputs(&document);
         let relays = self.relays(&document.relays);
         let (groups, nesting) = self.groups(&document.customers, &relays);
         let exemptions = self.exceptions(
@@ -164,6 +163,7 @@ impl Reader<'_> {
             block_unknown,
             softwire: document.softwire.map(|softwire| softwire.identify_by),
             timezone: self.timezone.clone(),
+            outputs,
             files: mem::take(&mut self.files),
             warnings: mem::take(&mut self.warnings).finish(&self.places, "warnings"),
             hash: self.hash.digits(),

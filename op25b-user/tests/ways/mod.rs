@@ -79,7 +79,7 @@ impl Setting {
     }
 
     pub(crate) const fn sight(self, link: Link) -> Sight {
-        Sight { link, role: self.role, softwire: self.variant.softwire() }
+        Sight { link, role: self.role, softwire: self.variant.softwire(), submission: false }
     }
 
     /// As failures name it.
@@ -145,7 +145,7 @@ impl Office {
         }
         let flow = Flow::read(&frame, found).expect("the addresses of a judged frame can be read");
         let decision = verdict::decide(&flow, setting.role, &self.tables);
-        Seen { outcome, decision, family: flow.family() }
+        Seen { outcome, decision, family: flow.customer().family }
     }
 }
 
@@ -291,7 +291,7 @@ impl Kernel {
     /// Creates it and loads these programs.
     pub(crate) fn load(office: &Office, setting: Setting, link: Link, programs: &[&str]) -> Result<Self> {
         let softwire = setting.variant.softwire();
-        let constants = Constants { link, role: setting.role, softwire, trace: false };
+        let constants = Constants { link, role: setting.role, softwire, submission: false, seed: 0, trace: false };
         let mut object = object::create(&office.tables, constants, Maps::Own)?;
         for program in programs {
             object::load(&mut object, program)?;

@@ -1,0 +1,193 @@
+//! What is kept of one source of judged packets: who it is, how much it sent, how often it tried, to how many servers.
+//!
+//! An *attempt* is a SYN that none of the source's last four equals; what equals one is a retransmission of it. One
+//! blocked `connect()` is eleven SYNs, so frames say little of how often somebody tried.
+
+use crate::{
+    abi::Group,
+    address::{Address, Family},
+    verdict::{Decision, Flow},
+};
+
+/// Sources that are kept; the least recently seen make room for others.
+pub const KEPT: u32 = 1 << 17;
+/// Nanoseconds of a [`Window`].
+pub const WINDOW: u64 = 3_600_000_000_000;
+/// Bits of a window's map of destinations: linear counting stays within 15 % up to 1,000 of them.
+pub const DESTINATION_BITS: usize = 512;
+/// SYNs of a source that are remembered to tell an attempt from a retransmission.
+pub const REMEMBERED: usize = 4;
+/// Nanoseconds that pass at least between two events of one source.
+pub const EVENT_INTERVAL: u64 = 1_000_000_000;
+/// Bytes of a frame that travel with an event, at most.
+pub const SNAPSHOT: usize = 128;
+
+/// Who is accounted for, and under which name: an IPv4 address, or the network part of an IPv6 one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct Key {
+    /// The IPv4 address, or the upper half of the IPv6 one as far as it names the source.
+    pub address: u64,
+    /// The group's number, zero for none.
+    pub group: u8,
+    /// [`crate::verdict::Reason`].
+    pub reason: u8,
+    /// [`Family`].
+    pub family: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
+impl Key {
+    /// The key of a judged packet: the customer's end of it.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(flow: &Flow, decision: &Decision, group: Option<&Group>) -> Self {
+        let customer = flow.customer();
+        let address = match customer.family {
+            Family::Ipv4 => customer.low,
+            Family::Ipv6 => customer.high & source_mask(group),
+        };
+        Self {
+            address,
+            group: decision.group as u8,
+            reason: decision.reason as u8,
+            family: customer.family as u8,
+            reserved: [0; 5],
+        }
+    }
+}
+
+#[inline(always)]
+fn source_mask(group: Option<&Group>) -> u64 {
+    // 64 is all of the upper half, like zero.
+    match group.map_or(0, |group| group.source_length & 63) {
+        0 => u64::MAX,
+        length => u64::MAX << (64 - length),
+    }
+}
+
+/// One hour of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Window {
+    /// Hours since the Unix epoch, as the clock was set when the generation took force.
+    pub number: u64,
+    /// Frames.
+    pub packets: u64,
+    /// Bytes, link header included.
+    pub bytes: u64,
+    /// Attempts.
+    pub attempts: u64,
+    /// Time of the first frame, in nanoseconds of CLOCK_MONOTONIC.
+    pub first: u64,
+    /// Time of the last frame.
+    pub last: u64,
+    /// A bit for the hash of each destination.
+    pub destinations: [u64; DESTINATION_BITS / 64],
+}
+
+/// What is kept of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Source {
+    /// Time of the first frame, in nanoseconds of CLOCK_MONOTONIC.
+    pub first: u64,
+    /// Frames before the two windows.
+    pub packets: u64,
+    /// Bytes before them.
+    pub bytes: u64,
+    /// Attempts before them.
+    pub attempts: u64,
+    /// Time of the last event.
+    pub told: u64,
+    /// The last destination, as [`Address`] has it.
+    pub destination: [u64; 2],
+    /// Its family.
+    pub destination_family: u32,
+    /// Counts SYNs: which of the remembered ones is the oldest.
+    pub turn: u32,
+    /// Hashes of the last SYNs.
+    pub syns: [u32; REMEMBERED],
+    /// The last two hours, at the place of their number's lowest bit.
+    pub windows: [Window; 2],
+}
+
+/// What the kernel tells of one frame of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// When, in nanoseconds of CLOCK_MONOTONIC.
+    pub time: u64,
+    /// [`crate::found::Found`].
+    pub found: u64,
+    /// [`crate::abi::Answer`].
+    pub answer: u32,
+    /// Number of the interface.
+    pub interface: u32,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// How many of them follow this.
+    pub captured: u32,
+    /// Why it is told: [`Event::ATTEMPT`] and [`Event::SAMPLE`].
+    pub kind: u32,
+    /// A VLAN tag that travels beside the frame (TC): its sixteen bits, and bit 16 where there is one.
+    pub tag: u32,
+}
+
+impl Event {
+    /// Something that the source had not done within the last second.
+    pub const ATTEMPT: u32 = 1;
+    /// A sample of what is dropped, for a capture.
+    pub const SAMPLE: u32 = 2;
+    /// Bit of [`Event::tag`] where there is a tag.
+    pub const TAGGED: u32 = 1 << 16;
+}
+
+/// The first bytes of a TCP header: ports, sequence number, acknowledgement, offset and flags (RFC 9293 §3.1).
+pub type Tcp = [u8; 14];
+
+/// Whether a segment opens a connection, or answers one that does.
+#[inline(always)]
+#[must_use]
+pub const fn is_syn(header: Tcp) -> bool {
+    header[13] & 2 != 0
+}
+
+/// What tells a SYN from another: its destination, ports and sequence number. Never zero.
+#[inline(always)]
+#[must_use]
+pub const fn syn_hash(header: Tcp, peer: Address, seed: u64) -> u32 {
+    let ports = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as u64;
+    let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as u64;
+    let mixed = mix(mix(seed, ports << 32 | sequence), address_hash(peer, seed));
+    (mixed >> 32) as u32 | 1
+}
+
+/// The bit of a destination in [`Window::destinations`]. The seed keeps others from choosing servers that share one.
+#[inline(always)]
+#[must_use]
+pub const fn destination_bit(peer: Address, seed: u64) -> u32 {
+    (address_hash(peer, seed) >> 40) as u32 & (DESTINATION_BITS as u32 - 1)
+}
+
+#[inline(always)]
+const fn address_hash(address: Address, seed: u64) -> u64 {
+    mix(mix(seed ^ address.family as u64, address.high), address.low)
+}
+
+/// Two rounds of multiply and shift: spreads what comes in over all bits of what goes out.
+#[inline(always)]
+const fn mix(state: u64, word: u64) -> u64 {
+    let mut mixed = (state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^= mixed >> 32;
+    mixed = mixed.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    mixed ^ mixed >> 32
+}
+
+const _: () = {
+    assert!(size_of::<Key>() == 16);
+    assert!(size_of::<Window>() == 112);
+    assert!(size_of::<Source>() == 304);
+    assert!(size_of::<Event>() == 40);
+};
