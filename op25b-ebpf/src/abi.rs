@@ -243,15 +243,23 @@ impl Answer {
     }
 
     /// The verdict's number.
+    #[inline(always)]
     #[must_use]
     pub const fn verdict(self) -> u8 {
         (self.0 & 3) as u8
     }
 
+    /// The reason's number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reason_number(self) -> u8 {
+        (self.0 >> 2 & 31) as u8
+    }
+
     /// The reason, where the number is one.
     #[must_use]
     pub fn reason(self) -> Option<Reason> {
-        Reason::from_number((self.0 >> 2 & 31) as u8)
+        Reason::from_number(self.reason_number())
     }
 
     /// How the walk ended, where the number is an outcome.
@@ -261,6 +269,7 @@ impl Answer {
     }
 
     /// The group's number, zero for none.
+    #[inline(always)]
     #[must_use]
     pub const fn group(self) -> u32 {
         self.0 >> 12 & 0xff

@@ -4,9 +4,9 @@
 //! blocked `connect()` is eleven SYNs, so frames say little of how often somebody tried.
 
 use crate::{
-    abi::Group,
+    abi::{Answer, Group},
     address::{Address, Family},
-    verdict::{Decision, Flow},
+    verdict::Flow,
 };
 
 /// Sources that are kept; the least recently seen make room for others.
@@ -42,7 +42,7 @@ impl Key {
     /// The key of a judged packet: the customer's end of it.
     #[inline(always)]
     #[must_use]
-    pub fn new(flow: &Flow, decision: &Decision, group: Option<&Group>) -> Self {
+    pub fn new(flow: &Flow, answer: Answer, group: Option<&Group>) -> Self {
         let customer = flow.customer();
         let address = match customer.family {
             Family::Ipv4 => customer.low,
@@ -50,8 +50,8 @@ impl Key {
         };
         Self {
             address,
-            group: decision.group as u8,
-            reason: decision.reason as u8,
+            group: answer.group() as u8,
+            reason: answer.reason_number(),
             family: customer.family as u8,
             reserved: [0; 5],
         }

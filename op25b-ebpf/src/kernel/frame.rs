@@ -33,6 +33,9 @@ pub(crate) trait Frame: Packet {
     /// Number of the interface.
     fn interface(&self) -> u32;
 
+    /// Packets that the frame stands for.
+    fn packets(&self, found: Found) -> u64;
+
     /// Bytes of the whole frame.
     fn length(&self) -> u64;
 

@@ -26,7 +26,7 @@ use super::{
 
 /// The subprograms of one hook, and the frame that calls them.
 macro_rules! hook {
-    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $submission:ident) => {
+    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $submission:ident) => {
         impl Packet for $frame {
             #[inline(always)]
             fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -91,6 +91,11 @@ macro_rules! hook {
             #[inline(always)]
             fn length(&self) -> u64 {
                 self.length()
+            }
+
+            #[inline(always)]
+            fn packets(&self, found: Found) -> u64 {
+                self.packets(found)
             }
 
             #[inline(always)]
@@ -167,7 +172,7 @@ macro_rules! hook {
             }
             maps::seen(found);
             let (packets, bytes) = (frame.packets(found), frame.length());
-            let attempts = sources::account(&frame, found, &flow, &decision, packets, bytes);
+            let attempts = u64::from($account(context, found.0, u64::from(answer(found, &decision).0)));
             maps::count(decision.cell(flow.customer().family), Count { packets, bytes, attempts });
             // The loader sets the level; at its default the verifier cuts this away.
             debug!(
@@ -179,6 +184,12 @@ macro_rules! hook {
                 decision.verdict as u8
             );
             decision.verdict as u32
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $account(context: *mut $context, found: u64, answer: u64) -> u32 {
+            u32::from(sources::account(&$frame { context }, Found(found), Answer(answer as u32)))
         }
 
         #[unsafe(no_mangle)]
@@ -199,6 +210,7 @@ hook!(
     op25b_more_tags_xdp,
     op25b_extension_xdp,
     op25b_judge_xdp,
+    op25b_account_xdp,
     op25b_submission_xdp
 );
 hook!(
@@ -211,6 +223,7 @@ hook!(
     op25b_more_tags_tc,
     op25b_extension_tc,
     op25b_judge_tc,
+    op25b_account_tc,
     op25b_submission_tc
 );
 
@@ -271,9 +284,18 @@ pub(super) fn explain<F: Frame>(context: *mut F::Context) -> u32 {
         return Answer::new(0, 0, found.outcome_number(), 0, 0).0;
     }
     let Some((_, decision)) = decision(&frame, found) else { return 0 };
-    let relay = decision.relay();
-    Answer::new(decision.verdict as u8, decision.reason as u8, found.outcome_number(), decision.group, relay)
-        .0
+    answer(found, &decision).0
+}
+
+#[inline(always)]
+fn answer(found: Found, decision: &Decision) -> Answer {
+    Answer::new(
+        decision.verdict as u8,
+        decision.reason as u8,
+        found.outcome_number(),
+        decision.group,
+        decision.relay(),
+    )
 }
 
 #[inline(always)]

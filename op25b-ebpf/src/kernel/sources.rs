@@ -18,7 +18,7 @@ use op25b_ebpf::{
         DESTINATION_BITS, EVENT_INTERVAL, Event, KEPT, Key, REMEMBERED, SNAPSHOT, Source, Tcp, WINDOW,
         Window, destination_bit, is_syn, syn_hash,
     },
-    verdict::{Decision, Flow, Verdict},
+    verdict::{Flow, Verdict},
 };
 
 use super::{
@@ -43,23 +43,18 @@ static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
 #[map]
 static CAPTURE: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Enters a judged frame into its source's account. Returns 1 where it is an attempt.
+/// Enters a judged frame into its source's account. Whether it is an attempt.
 #[inline(always)]
-pub(crate) fn account<F: Frame>(
-    frame: &F,
-    found: Found,
-    flow: &Flow,
-    decision: &Decision,
-    packets: u64,
-    bytes: u64,
-) -> u64 {
+pub(crate) fn account<F: Frame>(frame: &F, found: Found, answer: Answer) -> bool {
+    let Some(flow) = Flow::read(frame, found) else { return false };
     let now = now();
     let header: Option<Tcp> = if flow.readable { frame.read(found.transport_at()) } else { None };
     let syn = match header {
         Some(header) if is_syn(header) => syn_hash(header, flow.peer(), SEED.load()),
         _ => 0,
     };
-    let key = Key::new(flow, decision, Tables.group(decision.group));
+    let key = Key::new(&flow, answer, Tables.group(answer.group()));
+    let (packets, bytes) = (frame.packets(found), frame.length());
     let entered = match find(&key) {
         // SAFETY: a value of a map is there as long as the program runs, even where its entry is evicted meanwhile.
         Some((source, opened)) => unsafe { enter(source, opened, now, flow.peer(), syn, packets, bytes) },
@@ -67,13 +62,13 @@ pub(crate) fn account<F: Frame>(
         None => Entered { attempt: syn != 0, tell: false },
     };
     let mut kind = if entered.tell { Event::ATTEMPT } else { 0 };
-    if !matches!(decision.verdict, Verdict::Pass) && is_sampled() {
+    if answer.verdict() != Verdict::Pass as u8 && is_sampled() {
         kind |= Event::SAMPLE;
     }
     if kind != 0 {
-        frame.tell(&event(frame, found, decision, now, kind));
+        frame.tell(&event(frame, found, answer, now, kind));
     }
-    u64::from(entered.attempt)
+    entered.attempt
 }
 
 /// The account of a source, and whether it was opened for this frame.
@@ -192,14 +187,7 @@ fn is_sampled() -> bool {
 }
 
 #[inline(always)]
-fn event<F: Frame>(frame: &F, found: Found, decision: &Decision, time: u64, kind: u32) -> Event {
-    let answer = Answer::new(
-        decision.verdict as u8,
-        decision.reason as u8,
-        found.outcome_number(),
-        decision.group,
-        decision.relay(),
-    );
+fn event<F: Frame>(frame: &F, found: Found, answer: Answer, time: u64, kind: u32) -> Event {
     let at_hand = frame.at_hand();
     Event {
         time,
