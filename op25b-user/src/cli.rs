@@ -57,6 +57,16 @@ pub enum Command {
     Replay(Replay),
     /// Show the counters
     Stats(Output),
+    /// Show the sources that try most, live
+    Top(Top),
+    /// Show what happens, as it happens, at most once a second for each source
+    Events(Events),
+    /// Write samples of what is dropped to a pcapng file
+    Capture(Capture),
+    /// Show what a source or a prefix did, hour by hour
+    History(History),
+    /// Tell all that is known of one customer, and what to tell the customer
+    Source(Source),
     /// Prove that the filter is in force; exits 1 when it is not
     Status(Status),
     /// Remove the filter, its programs and its counters
@@ -185,6 +195,151 @@ pub struct Add {
 pub enum Report {
     /// Exemptions that have expired, or expire within 30 and 7 days
     Exemptions(ReportExemptions),
+    /// Who still uses port 25 outside, and who to the relays: for reminders
+    Migration(ReportSince),
+    /// Servers outside, and how many customers use each: whom to warn
+    Destinations(ReportSince),
+    /// Sources that look infected
+    Abuse(ReportSince),
+}
+
+/// `op25b report migration`, `destinations` and `abuse`.
+#[derive(Debug, Args)]
+pub struct ReportSince {
+    /// Since when: a day like 2008-04-01, or a moment with its offset; absent: all that is kept
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only this group
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+    /// Shorten addresses to /24 and /48
+    #[arg(long)]
+    pub anonymize: bool,
+    /// For spreadsheets
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `op25b top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// One screen as text, and no more
+    #[arg(long)]
+    pub once: bool,
+    /// Only this group
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+    /// Only sources in this prefix
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<IpNetwork>,
+    /// Only this reason, for example relay; can be given several times. Absent: all but relay and exempt
+    #[arg(long, value_name = "REASON")]
+    pub reason: Vec<String>,
+    /// What comes first
+    #[arg(long, value_name = "COLUMN", default_value = "attempts")]
+    pub sort: SortBy,
+    /// Sources to show with --once; 0: all
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    pub limit: usize,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    /// Most connection attempts
+    Attempts,
+    /// Most different servers
+    Destinations,
+    /// Most attempts a minute
+    Rate,
+    /// Most frames
+    Packets,
+}
+
+/// `op25b events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on until interrupted; without it what arrives within a second
+    #[arg(long)]
+    pub follow: bool,
+    /// Only sources in this prefix
+    #[arg(long, value_name = "PREFIX")]
+    pub source: Option<IpNetwork>,
+    /// Only this reason, for example blocked; can be given several times. Absent: all but relay and exempt
+    #[arg(long, value_name = "REASON")]
+    pub reason: Vec<String>,
+    /// End after so many
+    #[arg(long, value_name = "NUMBER")]
+    pub count: Option<u64>,
+    /// How to print it: one object a line
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `op25b capture`.
+#[derive(Debug, Args)]
+pub struct Capture {
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub write: PathBuf,
+    /// One of how many dropped frames
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// End after this long, for example 1m
+    #[arg(long = "for", value_name = "DURATION", default_value = "1m")]
+    pub length: humantime::Duration,
+    /// End after so many frames
+    #[arg(long, value_name = "NUMBER")]
+    pub count: Option<u64>,
+    /// Only sources in this prefix
+    #[arg(long, value_name = "PREFIX")]
+    pub source: Option<IpNetwork>,
+    /// Keep what follows the TCP header, up to 128 bytes of the frame: that is customers' mail
+    #[arg(long)]
+    pub payload: bool,
+}
+
+/// `op25b history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// An address or a prefix of customers
+    #[arg(value_name = "SOURCE|PREFIX")]
+    pub source: IpNetwork,
+    /// Since when: a day like 2008-04-01, or a moment with its offset; absent: all that is kept
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Until when: a day, which is included, or a moment with its offset
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Shorten addresses to /24 and /48
+    #[arg(long)]
+    pub anonymize: bool,
+    /// For spreadsheets
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `op25b source`.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// The customer's address
+    #[arg(value_name = "ADDRESS")]
+    pub address: IpAddr,
+    /// When it had the address: a moment with its offset, or a day
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// How to print it
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `op25b report exemptions`.

@@ -1,15 +1,21 @@
 //! The commands, one module each.
 
+mod capture;
 mod change;
 mod check;
 mod detach;
 mod diff;
+mod events;
 mod exceptions;
 mod explain;
+mod history;
 mod replay;
+mod report;
 mod run;
+mod source;
 mod stats;
 mod status;
+mod top;
 
 use std::fmt;
 
@@ -58,6 +64,14 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Exempt(what) => exceptions(&instance, List::Exemptions, &what).await,
             Command::Quarantine(what) => exceptions(&instance, List::Quarantine, &what).await,
             Command::Report(Report::Exemptions(arguments)) => exceptions::report(&instance, &arguments),
+            Command::Report(Report::Migration(arguments)) => report::migration(&instance, &arguments),
+            Command::Report(Report::Destinations(arguments)) => report::destinations(&instance, &arguments),
+            Command::Report(Report::Abuse(arguments)) => report::abuse(&instance, &arguments),
+            Command::Top(arguments) => top::top(&instance, &arguments).await,
+            Command::Events(arguments) => events::events(&instance, &arguments).await,
+            Command::Capture(arguments) => capture::capture(&instance, &arguments).await,
+            Command::History(arguments) => history::history(&instance, &arguments).await,
+            Command::Source(arguments) => source::source(&instance, &arguments).await,
             Command::Apply(arguments) => change::apply(&instance, &arguments).await,
             Command::Confirm => change::order(&instance, Order::Confirm).await,
             Command::Suspend(arguments) => change::suspend(&instance, &arguments).await,

@@ -22,6 +22,7 @@ use crate::{
     instance::Instance,
     links,
     manifest::Manifest,
+    outputs::Running,
     policy::{Override, Policy},
     relays::{Answer, Relays},
     situation::{Change, Situation, Suspended},
@@ -124,6 +125,7 @@ pub struct Daemon {
     /// A change waits for the clock, and has been reported.
     waiting: Option<Timestamp>,
     watched: Watched,
+    outputs: Running,
 }
 
 /// How long after a failure it is tried again.
@@ -202,7 +204,9 @@ impl Daemon {
             retry: None,
             waiting: None,
             watched,
+            outputs: Running::default(),
         };
+        daemon.outputs.follow(instance, &daemon.ruling.policy.outputs);
         daemon.suspension_ends = daemon.state.suspension.as_ref().map(|suspension| after(suspension.until));
         daemon.try_to_remember();
         daemon.archive();
@@ -532,6 +536,7 @@ impl Daemon {
         self.manifest = manifest;
         self.logger = logger;
         self.in_force = situation;
+        self.outputs.follow(&self.instance, &self.ruling.policy.outputs);
         Ok(())
     }
 

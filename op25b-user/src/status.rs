@@ -1,0 +1,257 @@
+//! Whether the filter is in force, from the kernel's side: what `op25b status`, the page and the metrics say.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    attach::{self, Hook},
+    clock, counters,
+    instance::Instance,
+    interface,
+    manifest::{self, Manifest},
+    policy::{Override, Policy},
+    relays::{self, Known},
+    sample::Sample,
+    situation::{Change, Suspended},
+    state::{State, Suspension, Unconfirmed},
+};
+
+/// `op25b status --json`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Attached everywhere, and the policy blocks something.
+    pub enforcing: bool,
+    /// `enforcing`, `suspended`, `monitoring`, `partial` or `detached`.
+    pub state: &'static str,
+    /// Which of several filters.
+    pub instance: String,
+    /// The running generation.
+    pub generation: u64,
+    /// Seconds that the generation has been in force.
+    pub age: u64,
+    /// Whether the daemon runs; the filter does not need it.
+    pub daemon: bool,
+    /// The policy in force.
+    pub policy: PolicyStatus,
+    /// Where it is attached.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// The groups and their modes.
+    pub groups: Vec<manifest::Group>,
+    /// Relays that are named by their hostname.
+    pub hostnames: BTreeMap<String, Known>,
+    /// What blocks nothing for a while.
+    pub suspension: Option<Suspension>,
+    /// A policy on trial.
+    pub unconfirmed: Option<Unconfirmed>,
+    /// What happens by itself next, and what should have happened.
+    pub next_change: Option<Change>,
+    /// What should have happened.
+    pub overdue: Vec<Change>,
+    /// Frames judged so far, and dropped.
+    pub judged_packets: u64,
+    /// Frames dropped so far.
+    pub dropped_packets: u64,
+    /// How frames were seen, with `--sample`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Sample>,
+    /// What to look at.
+    pub warnings: Vec<String>,
+}
+
+/// The policy in force.
+#[derive(Debug, Serialize)]
+pub struct PolicyStatus {
+    /// The file.
+    pub path: String,
+    /// Of its text.
+    pub hash: String,
+    /// Whether the file says what is in force; none where it cannot be read.
+    pub current: Option<bool>,
+}
+
+/// An interface, and whether the filter is in force there.
+#[derive(Debug, Serialize)]
+pub struct InterfaceStatus {
+    /// As `ip link` shows it.
+    pub name: String,
+    /// `customer`, `upstream` or `both`.
+    pub role: String,
+    /// How it is attached.
+    pub mode: &'static str,
+    /// The kernel's mechanism: `xdp`, `tcx` or `clsact`.
+    pub hook: Hook,
+    /// Whether the kernel runs this generation's program there.
+    pub attached: bool,
+    /// The kernel's number of this generation's program.
+    pub program: u32,
+    /// Why it is not in force there.
+    pub problem: Option<String>,
+}
+
+/// Looks at what is in force, from the kernel's side.
+///
+/// # Errors
+///
+/// When interfaces cannot be looked at.
+pub async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
+    let mut interfaces = Vec::new();
+    for known in &manifest.interfaces {
+        interfaces.push(look_at(instance, known).await?);
+    }
+    let mut warnings = Vec::new();
+    let current = match Policy::read(&manifest.policy, &Override::default()) {
+        Ok(policy) if policy.hash == manifest.hash => Some(true),
+        Ok(_) => {
+            warnings.push(format!("{} has changed since it took force", manifest.policy.display()));
+            Some(false)
+        }
+        Err(invalid) => {
+            warnings.push(format!("the policy file cannot be used any more: {}", invalid.errors.join("; ")));
+            None
+        }
+    };
+    for known in manifest.interfaces.iter().filter(|known| known.name != known.port) {
+        let other = interface::find(&known.port).await?.is_some();
+        warnings.push(if other {
+            format!(
+                "{} is called {} now, and another interface is called {}: not filtered until `op25b reload`, which \
+                 leaves {}",
+                known.port, known.name, known.port, known.name
+            )
+        } else {
+            format!("{} is called {} now; the policy does not know that", known.port, known.name)
+        });
+    }
+    let daemon = instance.is_running();
+    if !daemon {
+        warnings.push("no daemon runs; the filter goes on without it".to_owned());
+    }
+    if Manifest::is_interrupted(instance) && !daemon {
+        warnings.push("a change was interrupted; `op25b run` completes or reverts it".to_owned());
+    }
+    let persistent = State::read(instance).unwrap_or_else(|error| {
+        warnings.push(format!("{error:#}"));
+        State::default()
+    });
+    let now = Timestamp::now();
+    let mut hostnames = relays::remembered(instance).unwrap_or_else(|error| {
+        warnings.push(format!("{error:#}"));
+        BTreeMap::new()
+    });
+    hostnames.retain(|hostname, _| manifest.hostnames.contains(hostname));
+    for hostname in &manifest.hostnames {
+        let known = hostnames.get(hostname);
+        let failure = known.and_then(|known| known.failure.as_deref());
+        if known.is_none_or(|known| known.addresses.is_empty()) {
+            let why = failure.unwrap_or("the DNS has not answered yet");
+            warnings.push(format!("{hostname}: no address of it is known: {why}"));
+        } else if let Some(failure) = failure {
+            warnings.push(format!("{hostname}: {failure}"));
+        }
+    }
+    let (overdue, coming): (Vec<Change>, Vec<Change>) =
+        manifest.upcoming.iter().cloned().partition(|change| change.at < now);
+    for change in &overdue {
+        let why = match (daemon, clock::is_synchronised()) {
+            (false, _) => "no daemon runs",
+            (true, false) => "the clock is not synchronised",
+            (true, true) => "it is being made",
+        };
+        warnings.push(format!("change overdue: {} ({}); {why}", change.what, change.at));
+    }
+    let suspension = persistent.suspension.filter(|_| manifest.suspended != Suspended::Nothing);
+    if let Some(over) = suspension.as_ref().filter(|suspension| suspension.until < now && !daemon) {
+        warnings.push(format!("change overdue: the suspension ends ({}); no daemon runs", over.until));
+    }
+    let totals = counters::read(instance, manifest).map(|stats| stats.totals).unwrap_or_default();
+    let attached = interfaces.iter().filter(|interface| interface.attached).count();
+    let state = match attached {
+        0 => "detached",
+        some if some < interfaces.len() => "partial",
+        _ if manifest.suspended == Suspended::Everything => "suspended",
+        _ if manifest.blocks => "enforcing",
+        _ if manifest.suspended != Suspended::Nothing => "suspended",
+        _ => "monitoring",
+    };
+    Ok(Status {
+        // A group that is suspended is one that somebody must not forget.
+        enforcing: state == "enforcing" && manifest.suspended == Suspended::Nothing,
+        state,
+        instance: instance.name().to_owned(),
+        generation: manifest.generation,
+        age: u64::try_from(now.duration_since(manifest.since).as_secs()).unwrap_or(0),
+        daemon,
+        policy: PolicyStatus {
+            path: manifest.policy.display().to_string(),
+            hash: manifest.hash.clone(),
+            current,
+        },
+        interfaces,
+        groups: manifest.groups.clone(),
+        hostnames,
+        suspension,
+        unconfirmed: persistent.unconfirmed,
+        next_change: coming.into_iter().next(),
+        overdue,
+        judged_packets: totals.iter().map(|total| total.packets).sum(),
+        dropped_packets: totals
+            .iter()
+            .filter(|total| total.verdict != "pass")
+            .map(|total| total.packets)
+            .sum(),
+        samples: Vec::new(),
+        warnings,
+    })
+}
+
+/// Compares the interface, the pinned link and the generation: all three must name one program.
+async fn look_at(instance: &Instance, known: &manifest::Interface) -> Result<InterfaceStatus> {
+    let problem = match interface::find(&known.name).await? {
+        None => Some("the interface does not exist (in this network namespace)".to_owned()),
+        Some(interface) => {
+            let running = attach::programs(&interface, &known.name, known.mode).await?;
+            compare(instance, known, &running)
+        }
+    };
+    Ok(InterfaceStatus {
+        name: known.name.clone(),
+        role: known.role.clone(),
+        mode: known.mode.name(),
+        hook: known.hook,
+        attached: problem.is_none(),
+        program: known.program,
+        problem,
+    })
+}
+
+fn compare(instance: &Instance, known: &manifest::Interface, running: &[u32]) -> Option<String> {
+    if known.hook != Hook::Clsact {
+        let pin = instance.link(&known.name, known.mode);
+        if !pin.exists() {
+            return Some(format!("the link {} is gone", pin.display()));
+        }
+        match attach::open(&pin).and_then(|link| Ok(link.info()?.program_id())) {
+            Err(error) => return Some(format!("{error:#}")),
+            Ok(linked) if !known.runs(linked) => {
+                return Some(format!("program {linked} is attached, the generation's is {}", known.program));
+            }
+            Ok(_) => {}
+        }
+    }
+    if running.iter().any(|id| known.runs(*id)) {
+        return None;
+    }
+    let there = running.iter().map(|id| {
+        let name = attach::program_name(*id).unwrap_or_else(|| "unnamed".to_owned());
+        format!("{name} (id {id})")
+    });
+    let there = there.collect::<Vec<_>>().join(", ");
+    Some(if there.is_empty() {
+        "no program is attached".to_owned()
+    } else {
+        format!("another program is attached: {there}")
+    })
+}
