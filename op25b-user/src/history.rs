@@ -3,6 +3,7 @@
 mod audit;
 mod book;
 mod failure;
+mod known;
 mod moment;
 mod read;
 mod reading;
@@ -12,8 +13,9 @@ mod schema;
 pub use audit::note_read;
 pub use book::Book;
 pub use failure::{Failure, Kind};
+pub use known::Known;
 pub use moment::{Moment, Span, zone};
-pub use read::{Hourly, Pair, Reader, Submissions, Sum, Trend, trend};
+pub use read::{Hourly, Pair, Reader, Submissions, Sum, Trend, anonymous, trend};
 pub use reading::{Key, Reading, Row, Visit, rows};
 pub use recorder::Recorder;
 

@@ -309,9 +309,8 @@ fn summary(
     let attempts: u64 = sum(|account| account.attempts);
     let shared = manifest.settings(group).is_some_and(|group| group.shared);
     let silent = Duration::try_from(now.duration_since(last.last)).unwrap_or_default();
-    let triage = (!shared && attempts != 0).then(|| {
-        label(&manifest.outputs.triage, destinations, attempts_per_minute, silent)
-    });
+    let triage = (!shared && attempts != 0)
+        .then(|| label(&manifest.outputs.triage, destinations, attempts_per_minute, silent));
     let mut reasons: Vec<ByReason> = accounts
         .iter()
         .map(|account| ByReason {

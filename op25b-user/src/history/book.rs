@@ -116,8 +116,7 @@ impl Book {
         }
         if self.open.is_none() {
             let connection = schema::open(path)?;
-            let customers =
-                read_customers(&connection).map_err(|error| Failure::of(path, &error))?;
+            let customers = read_customers(&connection).map_err(|error| Failure::of(path, &error))?;
             self.open = Some(Open {
                 connection,
                 identity: schema::identity(path),
@@ -143,7 +142,9 @@ impl Book {
             .filter(|row| open.written.get(&row.key) != Some(&row.packets))
             .filter(|row| row.key.hour >= oldest(now, config.keep))
             .collect();
-        let kept = config.keep_destinations.map(|keep| Timestamp::from_second(oldest(now, keep)).unwrap_or_default());
+        let kept = config
+            .keep_destinations
+            .map(|keep| Timestamp::from_second(oldest(now, keep)).unwrap_or_default());
         // What was there at the last reading has been written.
         let visits_since = open.visits_since.max(kept);
         let seed = i64::from_ne_bytes(reading.seed.to_ne_bytes());
@@ -161,11 +162,8 @@ impl Book {
             .flat_map(|hour| counted.iter().map(move |(what, count)| (*hour, what, *count)))
             .filter(|(hour, what, count)| open.counted.get(&(*hour, (*what).clone())) != Some(count))
             .collect();
-        let visits: Vec<&Visit> = reading
-            .visits
-            .iter()
-            .filter(|visit| kept.is_some() && Some(visit.at) >= visits_since)
-            .collect();
+        let visits: Vec<&Visit> =
+            reading.visits.iter().filter(|visit| kept.is_some() && Some(visit.at) >= visits_since).collect();
         let turned = open.hour != Some(hour);
         write(open, path, |transaction, customers| {
             if turned {
@@ -174,8 +172,7 @@ impl Book {
                     [reading.timezone.as_str()],
                 )?;
                 for hour in hours {
-                    transaction
-                        .execute("INSERT OR IGNORE INTO readings VALUES (?1, ?2)", [*hour, seed])?;
+                    transaction.execute("INSERT OR IGNORE INTO readings VALUES (?1, ?2)", [*hour, seed])?;
                 }
             }
             add_rows(transaction, customers, &changed)?;
@@ -211,8 +208,9 @@ fn write(
     act: impl FnOnce(&Transaction<'_>, &mut HashMap<Arc<str>, i64>) -> rusqlite::Result<()>,
 ) -> Result<(), Failure> {
     let mut customers = open.customers.clone();
-    let mut done = || -> rusqlite::Result<()> {
-        let transaction = open.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let done = || -> rusqlite::Result<()> {
+        let transaction =
+            open.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         act(&transaction, &mut customers)?;
         transaction.commit()
     };
@@ -365,11 +363,11 @@ const BY_HOUR: [(&str, &str); 5] = [
 fn retain(open: &mut Open, config: &policy::History, now: Option<Timestamp>) -> rusqlite::Result<()> {
     let connection = &open.connection;
     if let Some(now) = now {
-        let oldest = self::oldest(now, config.keep);
-        delete_before(connection, oldest, &BY_HOUR)?;
-        connection.execute("DELETE FROM readings WHERE hour < ?1", [oldest])?;
+        let first_kept = oldest(now, config.keep);
+        delete_before(connection, first_kept, &BY_HOUR)?;
+        connection.execute("DELETE FROM readings WHERE hour < ?1", [first_kept])?;
         // Where the policy no longer wants them kept, none are.
-        let kept = config.keep_destinations.map_or(i64::MAX, |keep| self::oldest(now, keep));
+        let kept = config.keep_destinations.map_or(i64::MAX, |keep| oldest(now, keep));
         delete_before(connection, kept, &BY_HOUR[1..2])?;
     }
     let limit = signed(config.max_bytes);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::Result;
 use jiff::{
-    Timestamp, Zoned,
+    Timestamp,
     tz::{Offset, TimeZone},
 };
 use serde::{Serialize, Serializer};
@@ -34,7 +34,7 @@ impl Moment {
 impl fmt::Display for Moment {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let offset = Offset::from_seconds(self.offset).unwrap_or(Offset::UTC);
-        let zoned = Zoned::new(self.at, TimeZone::fixed(offset));
+        let zoned = self.at.to_zoned_datetime(TimeZone::fixed(offset));
         zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").fmt(formatter)
     }
 }
@@ -79,10 +79,8 @@ impl Span {
     ///
     /// When it is neither.
     pub fn around(text: &str, zone: &TimeZone) -> Result<Self> {
-        let span = Self {
-            from: start(text, zone).map_err(No::Input)?,
-            to: end(text, zone).map_err(No::Input)?,
-        };
+        let span =
+            Self { from: start(text, zone).map_err(No::Input)?, to: end(text, zone).map_err(No::Input)? };
         let second = |at: Timestamp, seconds: i64| {
             Timestamp::from_second(at.as_second().saturating_add(seconds)).unwrap_or(at)
         };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result};
 use ipnetwork::{IpNetwork, Ipv6Network};
-use jiff::{Timestamp, Zoned, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 use op25b_ebpf::verdict::Reason;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
@@ -58,6 +58,25 @@ pub struct Hourly {
     pub first: Moment,
     /// The last frame.
     pub last: Moment,
+    /// The same source as a prefix.
+    #[serde(skip)]
+    pub prefix: IpNetwork,
+}
+
+impl Hourly {
+    /// Shortens the address.
+    pub fn anonymize(&mut self) {
+        self.prefix = anonymous(&self.prefix);
+        self.source = short(&self.prefix);
+    }
+}
+
+/// The /24 or /48 that a source lies in.
+#[must_use]
+pub fn anonymous(source: &IpNetwork) -> IpNetwork {
+    let length = source.prefix().min(if source.is_ipv6() { 48 } else { 24 });
+    let shortened = IpNetwork::new(source.ip(), length).map(|wide| (wide.network(), length));
+    shortened.and_then(|(network, length)| IpNetwork::new(network, length)).unwrap_or(*source)
 }
 
 /// What a source did for one reason in a span.
@@ -265,6 +284,7 @@ impl Reader {
                     Ok(source.filter(|source| source.is_ipv6() == prefix.is_ipv6()).map(|source| Hourly {
                         hour: at(Timestamp::from_second(row.get(0).unwrap_or(0)).unwrap_or_default()),
                         source: short(&source),
+                        prefix: source,
                         customer: row.get(4).unwrap_or_default(),
                         reason: schema::reason(row.get(5).unwrap_or(0)),
                         packets: unsigned(row.get(6).unwrap_or(0)),
@@ -375,8 +395,7 @@ impl Reader {
     ///
     /// When it cannot be read.
     pub fn submissions(&self, span: Span, zone: &TimeZone) -> Result<Vec<Submissions>> {
-        let mut statement =
-            self.connection.prepare("SELECT seed, min(hour) FROM readings GROUP BY seed")?;
+        let mut statement = self.connection.prepare("SELECT seed, min(hour) FROM readings GROUP BY seed")?;
         let begun: BTreeMap<i64, i64> =
             collect(statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?)?.into_iter().collect();
         let mut statement = self.connection.prepare(
@@ -403,7 +422,7 @@ impl Reader {
             let end = Timestamp::from_second(hour + HOUR - 1).unwrap_or_default();
             let grown = unsigned(attempts - known);
             if grown != 0 && span.touches(at, end) {
-                let day = Zoned::new(at, zone.clone()).date().to_string();
+                let day = at.to_zoned_datetime(zone.clone()).date().to_string();
                 *days.entry((day, key.0.clone(), key.1)).or_default() += grown;
             }
         }
@@ -430,7 +449,9 @@ fn collect<T>(rows: impl Iterator<Item = rusqlite::Result<T>>) -> Result<Vec<T>>
 }
 
 fn unreadable(error: &rusqlite::Error) -> anyhow::Error {
-    anyhow::anyhow!("cannot read the history: {error}; a damaged one is set aside by the daemon when it writes to it")
+    anyhow::anyhow!(
+        "cannot read the history: {error}; a damaged one is set aside by the daemon when it writes to it"
+    )
 }
 
 /// What the user can do something about is the user's input.

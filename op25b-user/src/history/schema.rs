@@ -166,7 +166,9 @@ fn prepare_file(path: &Path) -> Result<(), Failure> {
         Ok(there) if !there.is_file() => {
             Err(Failure::new(Kind::Path, format!("{} is no file", path.display())))
         }
-        Ok(there) if there.len() == 0 || is_database(path).map_err(failed)? || is_called_database(path) => Ok(()),
+        Ok(there) if there.len() == 0 || is_database(path).map_err(failed)? || is_called_database(path) => {
+            Ok(())
+        }
         // A slip in the policy must not take the file of somebody else away.
         Ok(_) => Err(Failure::new(Kind::Foreign, format!("{} is no database", path.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => File::options()
@@ -188,7 +190,8 @@ fn is_database(path: &Path) -> io::Result<bool> {
 }
 
 fn is_called_database(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| ["db", "sqlite", "sqlite3"].iter().any(|known| extension == *known))
+    path.extension()
+        .is_some_and(|extension| ["db", "sqlite", "sqlite3"].iter().any(|known| extension == *known))
 }
 
 /// Gives a damaged database another name, what belongs to it too, and says which.
