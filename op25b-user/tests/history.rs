@@ -541,6 +541,13 @@ fn a_million_hours_stay_fast() -> Result<()> {
     }
     println!("written: {:?}, {} MB", start.elapsed(), fs::metadata(&path)?.len() >> 20);
     let now = HOUR + 2000 * 3600;
+    // As many sources as the kernel has accounts for, one reading after another.
+    for packets in [1, 2] {
+        let rows = (0..100_000).map(|number| row(number, now, packets)).collect();
+        let start = Instant::now();
+        book.record(&reading(rows), at(now + packets as i64))?;
+        println!("100,000 rows of which all have changed: {:?}", start.elapsed());
+    }
     let timed = |what: &str, limit: u64, act: &dyn Fn() -> Result<usize>| -> Result<()> {
         // The second time, as for somebody who looks twice.
         for round in ["first", "again"] {
@@ -562,5 +569,248 @@ fn a_million_hours_stay_fast() -> Result<()> {
     timed("a /24, all of it", 5000, &|| hours("10.0.1.0/24", Span::ALL))?;
     timed("sums of all sources", 60_000, &|| Ok(Reader::open(&path)?.sums(Span::ALL)?.len()))?;
     timed("busy hours of all", 60_000, &|| Ok(Reader::open(&path)?.busy_hours(Span::ALL, 10, 30)?.len()))?;
+    Ok(())
+}
+
+#[test]
+fn what_the_disk_refuses_is_said_once_and_filtering_goes_on() -> Result<()> {
+    let (customer, edge) = (Namespace::new("customer")?, Namespace::new("edge")?);
+    edge.veth("eth1", &customer, "cust1")?;
+    let directory = tempfile::tempdir()?;
+    let mut filter = Filter::new(&edge)?;
+    let persistent = Path::new("/var/lib/op25b").join(filter.pins().file_name().context("a name")?);
+    let policy = |path: &Path| format!("{SITE}history: {{ path: {} }}\n", path.display());
+    filter.start(&policy(directory.path()), &[])?;
+    ensure!(lab::eventually(|| filter.said().contains("is no file; write another path")), "{}", filter.said());
+    let (code, status) = filter.status()?;
+    ensure!(code == Some(0) && status["enforcing"] == true, "{status:#}");
+    let frames = tries("203.0.113.10", "192.0.2.200", 5, 25)?;
+    customer.mouth("cust1")?.send(frames.iter().map(Vec::as_slice))?;
+    // The accounts are there without a database.
+    let desk = json(&filter, &["source", "203.0.113.10"])?;
+    ensure!(desk["history"][0]["packets"] == 10, "{desk:#}");
+
+    // Another path is taken at once; a damaged file there is set aside.
+    let path = directory.path().join("history.db");
+    fs::write(&path, "no database\n".repeat(1000))?;
+    filter.policy(&policy(&path))?;
+    let answer = filter.op25b(&["reload"])?;
+    ensure!(answer.code == Some(0), "{answer:?}");
+    ensure!(lab::eventually(|| filter.said().contains("kept as ")), "{}", filter.said());
+    ensure!(lab::eventually(|| packets(&path).is_ok_and(|rows| rows.len() == 1)), "{}", filter.said());
+    ensure!(packets(&path)? == [("203.0.113.10".to_owned(), 10, 5)]);
+    ensure!(filter.said().matches("history: ").count() == 2, "{}", filter.said());
+    filter.stop(Signal::SIGTERM)?;
+    fs::remove_dir_all(persistent)?;
+    Ok(())
+}
+
+/// The operator of the other tests, with a history that keeps destinations.
+const SITE: &str = r#"
+version: 1
+timezone: Asia/Tokyo
+interfaces: { customer: [eth1] }
+relays:
+  - name: post
+    addresses: [192.0.2.25, "2001:db8:25::25"]
+customers:
+  - name: residential
+    prefixes: [203.0.113.0/24, "2001:db8:1000::/36"]
+    mode: enforce
+  - name: "=business"
+    prefixes: [198.51.100.128/25]
+    mode: monitor
+  - name: cgn
+    prefixes: [198.51.100.0/28]
+    mode: enforce
+    shared: true
+exemptions:
+  - prefixes: [203.0.113.128/28]
+    reason: static address plan
+    ticket: NOC-1234
+    expires: 2099-03-31
+quarantine:
+  - prefixes: [203.0.113.66/32]
+    reason: hacked mail server
+    ticket: ABUSE-77
+unknown_sources: pass
+count_submission: true
+"#;
+
+/// A site whose filter keeps a history, with a few minutes' frames sent.
+struct Site<'n> {
+    filter: Filter<'n>,
+    history: PathBuf,
+    persistent: PathBuf,
+}
+
+impl Drop for Site<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.persistent);
+    }
+}
+
+/// `attempts` SYNs from a source to one server, each twice.
+fn tries(source: &str, destination: &str, attempts: u16, port: u16) -> Result<Vec<Vec<u8>>> {
+    let (source, destination) = (source.parse()?, destination.parse()?);
+    let frames = (0..attempts).map(|number| syn(source, destination, 40_000 + number, port));
+    Ok(frames.flat_map(|frame| [frame.clone(), frame]).collect())
+}
+
+fn json(filter: &Filter<'_>, arguments: &[&str]) -> Result<serde_json::Value> {
+    let answer = filter.op25b(&[arguments, &["--json"]].concat())?;
+    ensure!(answer.code == Some(0), "{arguments:?}: {answer:?}");
+    answer.json()
+}
+
+#[test]
+fn the_commands_agree_with_what_was_sent() -> Result<()> {
+    let (customer, edge) = (Namespace::new("customer")?, Namespace::new("edge")?);
+    edge.veth("eth1", &customer, "cust1")?;
+    let directory = tempfile::tempdir()?;
+    let filter = Filter::new(&edge)?;
+    let name = filter.pins().file_name().context("pins have a name")?.to_owned();
+    let mut site = Site {
+        filter,
+        history: directory.path().join("history.db"),
+        persistent: Path::new("/var/lib/op25b").join(name),
+    };
+    let policy =
+        format!("{SITE}history: {{ path: {}, keep_destinations: 7d }}\n", site.history.display());
+    site.filter.start(&policy, &[])?;
+    let mut frames = tries("203.0.113.10", "192.0.2.200", 5, 25)?;
+    frames.extend(tries("203.0.113.10", "192.0.2.25", 2, 25)?);
+    frames.extend(tries("203.0.113.10", "192.0.2.25", 3, 587)?);
+    frames.extend(tries("198.51.100.130", "192.0.2.200", 3, 25)?);
+    frames.extend(tries("203.0.113.130", "192.0.2.201", 4, 25)?);
+    frames.extend(tries("203.0.113.66", "192.0.2.201", 1, 25)?);
+    frames.extend(tries("2001:db8:1000:7::9", "2001:db8:ffff::25", 2, 25)?);
+    for number in 0..40 {
+        frames.extend(tries("203.0.113.11", &format!("192.0.2.{}", 100 + number), 1, 25)?);
+        frames.extend(tries("198.51.100.3", &format!("192.0.2.{}", 100 + number), 1, 25)?);
+    }
+    customer.mouth("cust1")?.send(frames.iter().map(Vec::as_slice))?;
+    let seen = lab::eventually(|| {
+        let rows = json(&site.filter, &["history", "198.51.100.3"]);
+        rows.is_ok_and(|rows| rows[0]["packets"] == 80)
+    });
+    ensure!(seen, "{:?}", site.filter.op25b(&["history", "198.51.100.3"]));
+    agree(&site, "while the daemon runs")?;
+    site.filter.stop(Signal::SIGTERM)?;
+    // Written when it ended: the accounts are not needed for it.
+    let sums = Reader::open(&site.history)?.sums(Span::ALL)?;
+    let sent: u64 = sums.iter().map(|sum| sum.packets).sum();
+    // Without the six to port 587, which no source has an account for.
+    ensure!(sent == frames.len() as u64 - 6, "{sent} of {}: {sums:#?}", frames.len());
+    agree(&site, "when the daemon has ended")?;
+    site.filter.start_again(&[], &[])?;
+    agree(&site, "when it is there again")?;
+    site.filter.stop(Signal::SIGKILL)?;
+    agree(&site, "when it was killed")?;
+
+    let log = site.persistent.join("reads.log");
+    let reads = fs::read_to_string(&log)?;
+    ensure!(reads.lines().any(|line| line.ends_with("read history 203.0.113.0/24")), "{reads}");
+    ensure!(fs::metadata(&log)?.permissions().mode() & 0o777 == 0o600);
+
+    // What the help desk does without.
+    fs::write(site.filter.path(), "version: 1\n")?;
+    fs::write(&site.history, "no database\n".repeat(1000))?;
+    // The log of what was written last is enough to read it all.
+    fs::remove_file(site.history.with_extension("db-wal"))?;
+    let desk = json(&site.filter, &["source", "203.0.113.10"])?;
+    ensure!(desk["customer"] == "residential" && desk["live"][0]["attempts"] == 7, "{desk:#}");
+    let notes = desk["notes"].to_string();
+    ensure!(notes.contains("policy file cannot be used") && notes.contains("history"), "{notes}");
+    Ok(())
+}
+
+/// All commands say what was sent.
+fn agree(site: &Site<'_>, when: &str) -> Result<()> {
+    let filter = &site.filter;
+    let rows = json(filter, &["history", "203.0.113.0/24"])?;
+    let mut shown = Vec::new();
+    for row in rows.as_array().context("rows")? {
+        let hour = row["hour"].as_str().unwrap_or_default();
+        ensure!(hour.ends_with(":00:00+09:00"), "{row}");
+        let word = |key: &str| row[key].to_string().trim_matches('"').to_owned();
+        shown.push(["source", "customer", "reason", "packets", "attempts", "destinations"].map(word).join(" "));
+    }
+    shown.sort();
+    // The estimate of 40 destinations may be a few off.
+    let bot = shown.iter().position(|row| row.starts_with("203.0.113.11 ")).context("the bot")?;
+    let bot = shown.remove(bot);
+    ensure!(bot.starts_with("203.0.113.11 residential blocked 80 40 "), "{when}: {bot}");
+    ensure!(
+        shown
+            == [
+                "203.0.113.10 residential blocked 10 5 1",
+                "203.0.113.10 residential relay 4 2 1",
+                "203.0.113.130 residential exempt 8 4 1",
+                "203.0.113.66 residential quarantined 2 1 1",
+            ],
+        "{when}: {shown:#?}"
+    );
+    let rows = json(filter, &["history", "2001:db8:1000:7::9", "--anonymize"])?;
+    ensure!(rows[0]["source"] == "2001:db8:1000::/48" && rows[0]["packets"] == 4, "{when}: {rows}");
+    let rows = json(filter, &["history", "203.0.113.10", "--to", "2008-04-01"])?;
+    ensure!(rows.as_array().is_some_and(Vec::is_empty), "{rows}");
+    let refused = filter.op25b(&["history", "203.0.113.10", "--from", "soon"])?;
+    ensure!(refused.error()?.contains("soon"), "{refused:?}");
+
+    let desk = json(filter, &["source", "203.0.113.10"])?;
+    ensure!(desk["mode"] == "enforce" && desk["exemption"].is_null(), "{when}: {desk:#}");
+    ensure!(desk["decisions"][0]["verdict"] == "drop", "{when}: {desk:#}");
+    ensure!(desk["decisions"][1]["relay"] == "post" && desk["decisions"][1]["verdict"] == "pass");
+    ensure!(desk["live"][0]["triage"] == "settings?" && desk["live"][0]["attempts"] == 7);
+    let advice = desk["advice"].to_string();
+    ensure!(advice.contains("587") && advice.contains("our own mail server"), "{when}: {advice}");
+    let desk = json(filter, &["source", "203.0.113.11"])?;
+    ensure!(desk["advice"].to_string().contains("probably infected"), "{when}: {desk:#}");
+    let desk = json(filter, &["source", "203.0.113.130"])?;
+    ensure!(desk["exemption"]["ticket"] == "NOC-1234", "{when}: {desk:#}");
+    ensure!(desk["advice"].to_string().contains("exempt until 2099-04-01T00:00:00+09:00"), "{desk:#}");
+    let desk = json(filter, &["source", "203.0.113.66"])?;
+    ensure!(desk["quarantine"]["ticket"] == "ABUSE-77", "{when}: {desk:#}");
+    let desk = json(filter, &["source", "198.51.100.3"])?;
+    ensure!(desk["shared"] == true && desk["live"][0]["triage"].is_null(), "{when}: {desk:#}");
+    let desk = json(filter, &["source", "203.0.113.200"])?;
+    ensure!(desk["advice"].to_string().contains("nothing on port 25"), "{when}: {desk:#}");
+    let desk = json(filter, &["source", "203.0.113.10", "--at", "2008-04-01T09:30:00+09:00"])?;
+    ensure!(desk["history"] == serde_json::json!([]) && desk["live"] == serde_json::json!([]));
+    ensure!(desk["from"] == "2008-04-01T08:00:00+09:00" && desk["to"] == "2008-04-01T11:00:00+09:00");
+    let text = filter.op25b(&["source", "203.0.113.11"])?;
+    ensure!(text.code == Some(0) && text.stdout.contains("triage: bot?"), "{text:?}");
+
+    let report = json(filter, &["report", "migration"])?;
+    let counts = |name: &str| {
+        let groups = report["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let group = groups.iter().find(|group| group["customer"] == name).cloned().unwrap_or_default();
+        ["outside", "outside_attempts", "relay", "relay_attempts"].map(|key| group[key].as_u64().unwrap_or(0))
+    };
+    ensure!(counts("residential") == [4, 48, 1, 2], "{when}: {report:#}");
+    ensure!(counts("=business") == [1, 3, 0, 0] && counts("cgn") == [1, 40, 0, 0], "{when}: {report:#}");
+    ensure!(report["sources"].as_array().map(Vec::len) == Some(6), "no exempt ones: {report:#}");
+    if when != "while the daemon runs" {
+        ensure!(report["submission"][0]["attempts"] == 6, "{when}: {}", report["submission"]);
+    }
+    let csv = filter.op25b(&["report", "migration", "--csv", "--group", "=business"])?;
+    let lines: Vec<_> = csv.stdout.lines().collect();
+    ensure!(lines.len() == 2 && lines[1].starts_with("198.51.100.130,'=business,,3,6,0,0,would-block,"), "{csv:?}");
+    let refused = filter.op25b(&["report", "abuse", "--group", "nobody"])?;
+    ensure!(refused.error()?.contains("nobody"), "{refused:?}");
+
+    let report = json(filter, &["report", "abuse"])?;
+    ensure!(report["sources"].as_array().map(Vec::len) == Some(1), "{when}: {report:#}");
+    ensure!(report["sources"][0]["source"] == "203.0.113.11" && report["sources"][0]["attempts"] == 40);
+    ensure!(report["shared"][0]["source"] == "198.51.100.3" && report["shared"][0]["triage"].is_null());
+    let report = json(filter, &["report", "destinations"])?;
+    let servers = report["servers"].as_array().context("servers")?;
+    let server = servers.iter().find(|server| server["destination"] == "192.0.2.200").context("a server")?;
+    ensure!(server["customers"] == 2 && servers.iter().all(|server| server["destination"] != "192.0.2.25"));
+    for which in ["migration", "abuse", "destinations"] {
+        let text = filter.op25b(&["report", which, "--anonymize"])?;
+        ensure!(text.code == Some(0) && !text.stdout.contains("203.0.113.11"), "{text:?}");
+    }
     Ok(())
 }

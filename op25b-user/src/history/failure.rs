@@ -9,6 +9,8 @@ use rusqlite::{Error, ErrorCode};
 pub enum Kind {
     /// The pins of the instance cannot be read.
     Pins,
+    /// There is no file.
+    Missing,
     /// The path names something that no database can be.
     Path,
     /// The file belongs to another program.
@@ -33,6 +35,7 @@ impl Kind {
     pub const fn cure(self) -> &'static str {
         match self {
             Self::Pins => "`op25b status` tells what is attached",
+            Self::Missing => "the daemon makes it when it first writes",
             Self::Path => "write another path in `history:`",
             Self::Foreign => "write another path in `history:`, or move that file away",
             Self::Newer => "run the newer op25b, or move that file away",
@@ -71,7 +74,10 @@ impl Failure {
     pub fn io(path: &Path, error: &io::Error) -> Self {
         let kind = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Full,
-            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Kind::Path,
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::AlreadyExists => {
+                Kind::Path
+            }
+            io::ErrorKind::NotFound => Kind::Missing,
             _ => Kind::Refused,
         };
         Self::new(kind, format!("{}: {error}", path.display()))

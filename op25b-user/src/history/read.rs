@@ -64,6 +64,20 @@ pub struct Hourly {
 }
 
 impl Hourly {
+    fn place(&self) -> (Timestamp, &IpNetwork, Option<&str>, &'static str) {
+        (self.hour.at, &self.prefix, self.customer.as_deref(), self.reason)
+    }
+
+    /// What another account of the same hour says; both may have seen the same servers.
+    fn add(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.attempts += other.attempts;
+        self.destinations = self.destinations.max(other.destinations);
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+    }
+
     /// Shortens the address.
     pub fn anonymize(&mut self) {
         self.prefix = anonymous(&self.prefix);
@@ -246,11 +260,10 @@ impl Reader {
     /// When it cannot be read.
     pub fn hours(&self, prefix: &IpNetwork, span: Span) -> Result<Vec<Hourly>> {
         let mut statement = self.connection.prepare(
-            "SELECT hour, max(utc_offset), source, length, customer, reason, sum(packets), sum(bytes),
-                 sum(attempts), max(destinations), min(first) AS began, max(last) AS ended
-             FROM rows WHERE source BETWEEN ?1 AND ?2 AND hour >= ?3 AND hour < ?4 AND (?5 IS NULL OR length = ?5)
-             GROUP BY hour, source, length, customer, reason HAVING ended >= ?6 AND began < ?7
-             ORDER BY hour, source, customer, reason",
+            "SELECT hour, utc_offset, source, length, customer, reason, packets, bytes, attempts, destinations,
+                 first, last
+             FROM rows WHERE source BETWEEN ?1 AND ?2 AND hour >= ?3 AND hour < ?4
+                 AND (?5 IS NULL OR length = ?5) AND last >= ?6 AND first < ?7",
         )?;
         let mut ranges = vec![(bounds(prefix), None)];
         if let IpNetwork::V6(inner) = prefix {
@@ -264,7 +277,7 @@ impl Reader {
                 }
             }
         }
-        let mut found = Vec::new();
+        let mut found: Vec<Hourly> = Vec::new();
         for ((first, last), length) in ranges {
             let rows = statement.query_map(
                 params![
@@ -280,19 +293,22 @@ impl Reader {
                 |row| {
                     let offset = row.get(1)?;
                     let at = |at| Moment { at, offset };
-                    let source = schema::source(row.get(2)?, row.get(3)?);
-                    Ok(source.filter(|source| source.is_ipv6() == prefix.is_ipv6()).map(|source| Hourly {
-                        hour: at(Timestamp::from_second(row.get(0).unwrap_or(0)).unwrap_or_default()),
-                        source: short(&source),
+                    let Some(source) = schema::source(row.get(2)?, row.get(3)?) else { return Ok(None) };
+                    if source.is_ipv6() != prefix.is_ipv6() {
+                        return Ok(None);
+                    }
+                    Ok(Some(Hourly {
+                        hour: at(Timestamp::from_second(row.get(0)?).unwrap_or_default()),
+                        source: String::new(),
                         prefix: source,
-                        customer: row.get(4).unwrap_or_default(),
-                        reason: schema::reason(row.get(5).unwrap_or(0)),
-                        packets: unsigned(row.get(6).unwrap_or(0)),
-                        bytes: unsigned(row.get(7).unwrap_or(0)),
-                        attempts: unsigned(row.get(8).unwrap_or(0)),
-                        destinations: unsigned(row.get(9).unwrap_or(0)),
-                        first: at(moment(row.get(10).unwrap_or(0))),
-                        last: at(moment(row.get(11).unwrap_or(0))),
+                        customer: row.get(4)?,
+                        reason: schema::reason(row.get(5)?),
+                        packets: unsigned(row.get(6)?),
+                        bytes: unsigned(row.get(7)?),
+                        attempts: unsigned(row.get(8)?),
+                        destinations: unsigned(row.get(9)?),
+                        first: at(moment(row.get(10)?)),
+                        last: at(moment(row.get(11)?)),
                     }))
                 },
             )?;
@@ -300,7 +316,18 @@ impl Reader {
                 found.extend(row.map_err(|error| unreadable(&error))?);
             }
         }
-        found.sort_by_key(|row: &Hourly| row.hour);
+        found.sort_by(|one, other| one.place().cmp(&other.place()));
+        // An account that was evicted and opened again has several rows of an hour.
+        found.dedup_by(|again, row| {
+            let same = again.place() == row.place();
+            if same {
+                row.add(again);
+            }
+            same
+        });
+        for row in &mut found {
+            row.source = short(&row.prefix);
+        }
         Ok(found)
     }
 
