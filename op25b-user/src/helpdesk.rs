@@ -17,7 +17,7 @@ use crate::{
     relays,
     reports::Thresholds,
     situation::{Situation, Suspended},
-    sources::{self, Label, Source, is_outside},
+    sources::{self, Account, Label, Source, is_outside},
 };
 
 /// `op25b source --json`.
@@ -111,7 +111,7 @@ pub fn look(
         Vec::new()
     });
     let live = match around {
-        None => sources::summarise(&known.accounts, manifest, now, |_| true),
+        None => live(&known.accounts, manifest, now),
         Some(_) => Vec::new(),
     };
     let moment = |at| Moment::new(at, &zone);
@@ -164,6 +164,22 @@ pub fn look(
     });
     desk.advice = advice(&desk, manifest, group, around.is_some(), now);
     Ok(desk)
+}
+
+/// All that sources do, with a label for what they do outside: an exempt mail server knows many others.
+fn live(accounts: &[Account], manifest: &Manifest, now: Timestamp) -> Vec<Source> {
+    let mut live = sources::summarise(accounts, manifest, now, |_| true);
+    let outside = sources::summarise(accounts, manifest, now, is_outside);
+    for source in &mut live {
+        let same = |one: &&Source| one.prefix == source.prefix && one.customer == source.customer;
+        let outside = outside.iter().find(same);
+        source.triage = outside.and_then(|outside| outside.triage);
+        if let Some(outside) = outside {
+            source.destinations = outside.destinations;
+            source.attempts_per_minute = outside.attempts_per_minute;
+        }
+    }
+    live
 }
 
 impl Desk {
@@ -277,6 +293,7 @@ fn strangers(ipv6: bool) -> Vec<IpAddr> {
 #[derive(Default)]
 struct Seen {
     outside: u64,
+    attempts: u64,
     relay: u64,
     destinations: u64,
     label: Option<Label>,
@@ -296,6 +313,7 @@ impl Seen {
                 seen.relay += hour.packets;
             } else if is_outside(hour.reason) {
                 seen.outside += hour.packets;
+                seen.attempts += hour.attempts;
                 seen.destinations = seen.destinations.max(hour.destinations);
                 let seconds = hour.last.at.duration_since(hour.first.at).as_secs_f64();
                 let rate = hour.attempts as f64 * 60.0 / seconds.max(60.0);
@@ -372,8 +390,9 @@ fn advice(
     match seen.label {
         _ if desk.shared || !outside => {}
         Some(Label::Bot) => advice.push(format!(
-            "probably infected: it tried to reach {} different servers{}; have every device behind this connection \
+            "probably infected: {} attempts to about {} servers outside{}; have every device behind this connection \
              checked for malware, and then change the mail passwords",
+            seen.attempts,
             seen.destinations.max(desk.live.iter().map(|source| source.destinations).max().unwrap_or(0)),
             if then { " then" } else { "" },
         )),

@@ -12,7 +12,7 @@ use op25b_ebpf::verdict::Reason;
 use serde::Serialize;
 
 use crate::{
-    history::{Known, Moment, Span, Submissions, Sum, anonymous, zone},
+    history::{Known, Moment, Pair, Span, Submissions, Sum, anonymous, zone},
     instance::Instance,
     manifest::Manifest,
     policy::{Triage, short},
@@ -309,23 +309,23 @@ pub fn destinations(instance: &Instance, manifest: &Manifest, scope: &Scope) -> 
     );
     let outside = base.known.accounts.iter().filter(|account| is_outside(account.reason));
     pairs.extend(outside.filter(|account| scope.span.touches(account.last, account.last)).map(|account| {
-        crate::history::Pair {
+        Pair {
             destination: account.last_destination,
             source: account.source,
             customer: manifest.group(account.group).map(str::to_owned),
             last: account.last,
         }
     }));
-    let mut servers: BTreeMap<String, (BTreeSet<(Option<String>, IpNetwork)>, Timestamp)> = BTreeMap::new();
+    let mut servers: BTreeMap<String, Visitors> = BTreeMap::new();
     for pair in pairs.into_iter().filter(|pair| scope.has(pair.customer.as_deref())) {
         let shown = scope.shown(&IpNetwork::from(pair.destination));
-        let (sources, last) = servers.entry(shown).or_insert_with(|| (BTreeSet::new(), pair.last));
-        sources.insert((pair.customer, pair.source));
-        *last = pair.last.max(*last);
+        let visitors = servers.entry(shown).or_default();
+        visitors.sources.insert((pair.customer, pair.source));
+        visitors.last = visitors.last.max(pair.last);
     }
     let mut servers: Vec<Server> = servers
         .into_iter()
-        .map(|(destination, (sources, last))| {
+        .map(|(destination, Visitors { sources, last })| {
             let mut groups: BTreeMap<Option<String>, u64> = BTreeMap::new();
             for (customer, _) in &sources {
                 *groups.entry(customer.clone()).or_default() += 1;
@@ -432,6 +432,13 @@ pub fn abuse(instance: &Instance, manifest: &Manifest, scope: &Scope, now: Times
         shared,
         notes: base.known.notes,
     })
+}
+
+/// Who was at a server.
+#[derive(Default)]
+struct Visitors {
+    sources: BTreeSet<(Option<String>, IpNetwork)>,
+    last: Timestamp,
 }
 
 /// The highest of several hours, and their sums.

@@ -151,7 +151,7 @@ pub(super) fn abuse(instance: &Instance, arguments: &cli::ReportSince) -> Result
         "packets",
         "first seen",
         "last seen",
-        "quiet since",
+        "quiet",
     ];
     let line = |suspect: &Suspect| {
         [

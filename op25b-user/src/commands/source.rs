@@ -62,7 +62,8 @@ fn tell(desk: &Desk, moment: impl Fn(Timestamp) -> Moment) -> String {
             .iter()
             .map(|by| format!("{} {} attempts in {} frames", by.reason, by.attempts, by.packets))
             .collect();
-        let label = source.triage.map_or("not told apart or no attempts", |label| label.name());
+        let nothing = if desk.shared { "none, since nobody is told apart" } else { "none, nothing outside" };
+        let label = source.triage.map_or(nothing, |label| label.name());
         lines.push(format!(
             "seen as {} in group {}: {}; about {} servers, the last {}; from {} to {}",
             source.source,

@@ -149,6 +149,13 @@ pub fn trend(path: &Path, since: Timestamp) -> Result<Vec<Trend>> {
     Reader::open(path)?.trend(since)
 }
 
+/// What a counter of submission said in an hour: group, port and seed tell it from others.
+struct Counted {
+    counter: (Option<String>, u16, i64),
+    hour: i64,
+    attempts: i64,
+}
+
 /// A database, and over it what the accounts say now.
 pub struct Reader {
     connection: Connection,
@@ -283,8 +290,7 @@ impl Reader {
                 params![
                     first,
                     last,
-                    // An account may have begun before what the clock calls this hour.
-                    floor(span.from).saturating_sub(HOUR),
+                    earliest(span),
                     span.to.as_second(),
                     length,
                     span.from.as_millisecond(),
@@ -340,8 +346,14 @@ impl Reader {
         self.sum(
             "SELECT source, length, customer, reason, sum(packets), sum(attempts), max(destinations), min(first),
                  max(last)
-             FROM rows WHERE last >= ?1 AND first < ?2 GROUP BY source, length, customer, reason",
-            params![span.from.as_millisecond(), span.to.as_millisecond()],
+             FROM rows WHERE last >= ?1 AND first < ?2 AND hour >= ?3 AND hour < ?4
+             GROUP BY source, length, customer, reason",
+            params![
+                span.from.as_millisecond(),
+                span.to.as_millisecond(),
+                earliest(span),
+                span.to.as_second()
+            ],
         )
     }
 
@@ -357,7 +369,7 @@ impl Reader {
         let sql = format!(
             "SELECT source, length, customer, min(reason), sum(packets), sum(attempts) AS tried,
                  max(destinations) AS servers, min(first) AS began, max(last) AS ended
-             FROM rows WHERE last >= ?1 AND first < ?2 AND reason IN ({})
+             FROM rows WHERE last >= ?1 AND first < ?2 AND hour >= ?5 AND hour < ?6 AND reason IN ({})
              GROUP BY hour, source, length, customer
              HAVING tried > 0 AND (servers >= ?3 OR tried * 60000.0 / max(60000, ended - began) >= ?4)",
             outside.join(", ")
@@ -368,7 +380,9 @@ impl Reader {
                 span.from.as_millisecond(),
                 span.to.as_millisecond(),
                 signed(destinations),
-                signed(attempts_per_minute)
+                signed(attempts_per_minute),
+                earliest(span),
+                span.to.as_second()
             ],
         )
     }
@@ -399,10 +413,10 @@ impl Reader {
     pub fn visits(&self, span: Span) -> Result<Vec<Pair>> {
         let mut statement = self.connection.prepare(
             "SELECT destination, source, length, name, max(last) FROM visits
-             LEFT JOIN customers ON id = customer WHERE last >= ?1 AND last < ?2
+             LEFT JOIN customers ON id = customer WHERE last >= ?1 AND last < ?2 AND hour >= ?3
              GROUP BY destination, source, length, name",
         )?;
-        let between = params![span.from.as_millisecond(), span.to.as_millisecond()];
+        let between = params![span.from.as_millisecond(), span.to.as_millisecond(), earliest(span)];
         let rows = statement.query_map(between, |row| {
             let destination = schema::server(&row.get::<_, Vec<u8>>(0)?);
             let source = schema::source(row.get(1)?, row.get(2)?);
@@ -430,28 +444,27 @@ impl Reader {
              ORDER BY name, port, seed, hour",
         )?;
         let rows = statement.query_map([], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?))
+            let counter = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(Counted { counter, hour: row.get(3)?, attempts: row.get(4)? })
         })?;
-        let rows: Vec<(Option<String>, u16, i64, i64, i64)> = collect(rows)?;
         let mut days: BTreeMap<(String, Option<String>, u16), u64> = BTreeMap::new();
-        let mut before: Option<(&(Option<String>, u16, i64), i64)> = None;
-        let keys: Vec<(Option<String>, u16, i64)> =
-            rows.iter().map(|(name, port, seed, ..)| (name.clone(), *port, *seed)).collect();
-        for (key, (_, _, seed, hour, attempts)) in keys.iter().zip(&rows) {
-            let known = match before {
-                Some((same, attempts)) if same == key => attempts,
+        let mut before: Option<Counted> = None;
+        for row in collect(rows)? {
+            let (name, port, seed) = &row.counter;
+            let known = match &before {
+                Some(before) if before.counter == row.counter => before.attempts,
                 // Counters that were read before and did not have it: it was zero.
-                _ if begun.get(seed).is_some_and(|begun| begun < hour) => 0,
-                _ => *attempts,
+                _ if begun.get(seed).is_some_and(|begun| *begun < row.hour) => 0,
+                _ => row.attempts,
             };
-            before = Some((key, *attempts));
-            let at = Timestamp::from_second(*hour).unwrap_or_default();
-            let end = Timestamp::from_second(hour + HOUR - 1).unwrap_or_default();
-            let grown = unsigned(attempts - known);
+            let at = Timestamp::from_second(row.hour).unwrap_or_default();
+            let end = Timestamp::from_second(row.hour + HOUR - 1).unwrap_or_default();
+            let grown = unsigned(row.attempts - known);
             if grown != 0 && span.touches(at, end) {
                 let day = at.to_zoned_datetime(zone.clone()).date().to_string();
-                *days.entry((day, key.0.clone(), key.1)).or_default() += grown;
+                *days.entry((day, name.clone(), *port)).or_default() += grown;
             }
+            before = Some(row);
         }
         Ok(days
             .into_iter()
@@ -465,6 +478,11 @@ impl Reader {
         let sql = "SELECT value FROM about WHERE name = 'timezone'";
         self.connection.query_row(sql, [], |row| row.get(0)).optional().ok().flatten()
     }
+}
+
+/// The hour to begin with: a window may have begun before what the clock calls its hour.
+fn earliest(span: Span) -> i64 {
+    floor(span.from).saturating_sub(HOUR)
 }
 
 fn floor(at: Timestamp) -> i64 {
