@@ -343,11 +343,15 @@ impl Reader {
     ///
     /// When it cannot be read.
     pub fn sums(&self, span: Span) -> Result<Vec<Sum>> {
-        self.sum(
+        let sql = format!(
             "SELECT source, length, customer, reason, sum(packets), sum(attempts), max(destinations), min(first),
                  max(last)
-             FROM rows WHERE last >= ?1 AND first < ?2 AND hour >= ?3 AND hour < ?4
+             FROM rows WHERE last >= ?1 AND first < ?2 AND {hour} >= ?3 AND {hour} < ?4
              GROUP BY source, length, customer, reason",
+            hour = hour_column(span)
+        );
+        self.sum(
+            &sql,
             params![
                 span.from.as_millisecond(),
                 span.to.as_millisecond(),
@@ -369,10 +373,11 @@ impl Reader {
         let sql = format!(
             "SELECT source, length, customer, min(reason), sum(packets), sum(attempts) AS tried,
                  max(destinations) AS servers, min(first) AS began, max(last) AS ended
-             FROM rows WHERE last >= ?1 AND first < ?2 AND hour >= ?5 AND hour < ?6 AND reason IN ({})
+             FROM rows WHERE last >= ?1 AND first < ?2 AND {hour} >= ?5 AND {hour} < ?6 AND reason IN ({outside})
              GROUP BY hour, source, length, customer
              HAVING tried > 0 AND (servers >= ?3 OR tried * 60000.0 / max(60000, ended - began) >= ?4)",
-            outside.join(", ")
+            hour = hour_column(span),
+            outside = outside.join(", ")
         );
         self.sum(
             &sql,
@@ -483,6 +488,13 @@ impl Reader {
 /// The hour to begin with: a window may have begun before what the clock calls its hour.
 fn earliest(span: Span) -> i64 {
     floor(span.from).saturating_sub(HOUR)
+}
+
+/// How a query over all sources names the hour: by the index for a few days; for more of them the table is read from
+/// its beginning to its end, which SQLite does where it is told that the index is of no use.
+fn hour_column(span: Span) -> &'static str {
+    let seconds = span.to.min(Timestamp::now()).duration_since(span.from).as_secs();
+    if seconds <= 7 * 24 * HOUR { "hour" } else { "+hour" }
 }
 
 fn floor(at: Timestamp) -> i64 {
