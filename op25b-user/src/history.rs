@@ -1,14 +1,23 @@
 //! Hourly accounts of sources in a database, so that "who, when" has an answer weeks later.
 
-use crate::{instance::Instance, policy};
+mod audit;
+mod book;
+mod failure;
+mod known;
+mod moment;
+mod read;
+mod reading;
+mod recorder;
+mod schema;
 
-/// Writes the accounts down as they grow, in a thread of its own, until it is dropped.
-pub struct Recorder {}
+pub use audit::note_read;
+pub use book::Book;
+pub use failure::{Failure, Kind};
+pub use known::Known;
+pub use moment::{Moment, Span, zone};
+pub use read::{Hourly, Pair, Reader, Submissions, Sum, Trend, anonymous, trend};
+pub use reading::{Key, Reading, Row, Visit, rows};
+pub use recorder::Recorder;
 
-impl Recorder {
-    /// Begins. What the disk or the database refuses is logged and tried again: it never concerns the filter.
-    #[must_use]
-    pub fn start(_instance: &Instance, _config: &policy::History) -> Self {
-        Self {}
-    }
-}
+/// Seconds of an hour.
+const HOUR: i64 = 3600;
