@@ -300,7 +300,11 @@ fn submission_is_counted_where_the_policy_says_so_and_per_group_only() -> Result
             expected.retain(|_| counts);
             expected.sort_unstable();
             assert_eq!(counted, expected, "{}: cells, counting: {counts}", entry.name);
-            assert!(kernel.accounts()?.0.is_empty(), "{}: nobody is profiled for what is permitted", entry.name);
+            assert!(
+                kernel.accounts()?.0.is_empty(),
+                "{}: nobody is profiled for what is permitted",
+                entry.name
+            );
         }
     }
     Ok(())
@@ -309,7 +313,8 @@ fn submission_is_counted_where_the_policy_says_so_and_per_group_only() -> Result
 /// The groups' counters do not depend on the room for sources.
 #[test]
 fn sources_without_room_are_evicted_and_counted() -> Result<()> {
-    let office = Office::of(&POLICY.replace("203.0.113.0/25", "10.0.0.0/8").replace("203.0.113.7", "10.255.255.7"));
+    let office =
+        Office::of(&POLICY.replace("203.0.113.0/25", "10.0.0.0/8").replace("203.0.113.7", "10.255.255.7"));
     let kernel = Kernel::with(&office, constants(Link::Ethernet, false), &[program::XDP])?;
     const SENT: u32 = 5_000;
     for number in 0..SENT {
