@@ -101,7 +101,7 @@ pub struct Source {
     pub attempts: u64,
     /// Time of the last event.
     pub told: u64,
-    /// The last destination, as [`Address`] has it.
+    /// The destination of the last attempt, as [`Address`] has it; of the first frame where there was none.
     pub destination: [u64; 2],
     /// Its family.
     pub destination_family: u32,

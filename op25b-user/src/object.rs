@@ -177,6 +177,30 @@ const SOURCES_ALONE: u32 = 1 << 10;
 ///
 /// When the kernel refuses, with what it refused.
 pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<Ebpf> {
+    create_from(&Build { bytes: OBJECT, globals: &[], sources: SOURCES_ALONE }, tables, constants, maps)
+}
+
+/// An object that contains the filter.
+pub struct Build<'a> {
+    /// As it was built.
+    pub bytes: &'a [u8],
+    /// Constants of its own.
+    pub globals: &'a [(&'a str, &'a [u8])],
+    /// Accounts of sources that there is room for, where they are not pinned.
+    pub sources: u32,
+}
+
+/// The same of another object: a benchmark's.
+///
+/// # Errors
+///
+/// As of [`create`].
+pub fn create_from(
+    build: &Build<'_>,
+    tables: &Tables,
+    constants: Constants,
+    maps: Maps<'_>,
+) -> Result<Ebpf> {
     let level = if constants.trace { aya_log::Level::Debug as u8 } else { 0 };
     let (link, role, softwire) = (constants.link as u8, constants.role.0, constants.softwire as u8);
     let multi_buffer = u8::from(program::multi_buffer());
@@ -224,9 +248,12 @@ pub fn create(tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<E
             loader.map_pin_path(name, sources.join(name));
         }
     } else {
-        loader.map_max_entries(SOURCES, SOURCES_ALONE);
+        loader.map_max_entries(SOURCES, build.sources);
     }
-    let object = loader.load(OBJECT).map_err(|error| without_room(error, &sizes))?;
+    for (name, value) in build.globals {
+        loader.override_global(name, *value, true);
+    }
+    let object = loader.load(build.bytes).map_err(|error| without_room(error, &sizes))?;
     if !filled {
         fill(&object, tables)?;
         if let Maps::Pinned { tables, .. } = maps {

@@ -88,7 +88,7 @@ pub struct Account {
     pub first: Timestamp,
     /// The last frame.
     pub last: Timestamp,
-    /// The last server.
+    /// The server of the last attempt.
     pub last_destination: IpAddr,
     /// The last two hours in which there was something, the earlier first.
     pub hours: Vec<Hour>,

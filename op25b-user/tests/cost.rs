@@ -1,6 +1,9 @@
-//! What the program costs a frame that is not mail: nanoseconds over an empty program, in one run.
+//! What the program costs a frame that is not mail, and what the accounts of sources cost one that is blocked:
+//! nanoseconds over an empty program, or without accounts, in one run.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::sync::Mutex;
 
 use aya::{
     Ebpf,
@@ -8,12 +11,15 @@ use aya::{
 };
 use op25b::{
     document,
-    object::{self, Constants, Maps, program},
+    object::{self, Build, Constants, Maps, program},
     policy::{Override, Policy},
     situation::Situation,
     tables::Tables,
 };
-use op25b_ebpf::abi::{Link, Role, Softwire};
+use op25b_ebpf::{
+    abi::{Link, Role, Softwire},
+    source::KEPT,
+};
 
 const POLICY: &str = r#"
 version: 1
@@ -31,6 +37,7 @@ fn tables() -> Tables {
 
 #[test]
 fn a_frame_that_is_not_mail_pays_a_few_nanoseconds() {
+    let _alone = ALONE.lock();
     let constants = Constants {
         link: Link::Ethernet,
         role: Role::CUSTOMER,
@@ -45,7 +52,7 @@ fn a_frame_that_is_not_mail_pays_a_few_nanoseconds() {
 
     for (name, frame, limit) in frames() {
         // One after the other, so that both meet the machine in the same mood.
-        let runs: Vec<(f64, f64)> = (0..31)
+        let runs: Vec<(f64, f64)> = (0..61)
             .map(|_| {
                 (nanoseconds(&object, program::PASS, &frame), nanoseconds(&object, program::XDP, &frame))
             })
@@ -55,8 +62,11 @@ fn a_frame_that_is_not_mail_pays_a_few_nanoseconds() {
         let (floor, ours) = (least(|run| run.0), least(|run| run.1));
         let (over, ratio) = (ours - floor, ours / floor);
         println!("cost: {name}: {ours:.0} ns, {over:.0} over an empty program ({floor:.0})");
-        // A ratio, since machines differ; the nanoseconds above are for people.
-        assert!(ratio <= limit, "{name}: {ratio:.2} times an empty program, {limit} are allowed");
+        // A ratio, since machines differ; where an empty program takes next to nothing, what few instructions take.
+        assert!(
+            ratio <= limit || over <= limit * FEW,
+            "{name}: {ratio:.2} times an empty program, {limit} are allowed; {over:.0} ns over it"
+        );
     }
 }
 
@@ -85,6 +95,68 @@ fn frames() -> [(&'static str, Vec<u8>, f64); 4] {
 fn nanoseconds(object: &Ebpf, name: &str, frame: &[u8]) -> f64 {
     let Some(Program::Xdp(program)) = object.program(name) else { panic!("no XDP program {name}") };
     let program: &Xdp = program;
-    let options = TestRunOptions { data_in: Some(frame), repeat: 2_000_000, ..Default::default() };
+    let options = TestRunOptions { data_in: Some(frame), repeat: 500_000, ..Default::default() };
     program.test_run(options).expect("the kernel runs the program").duration.as_nanos() as f64
+}
+
+/// Nanoseconds over an empty program that are few for a frame that may take one and a half times as long as it.
+const FEW: f64 = 8.0;
+/// One at a time: each measures the same processor.
+static ALONE: Mutex<()> = Mutex::new(());
+static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op25b-bench"));
+
+/// The filter in the benchmark's object, which sends itself the same SYN from ever other sources.
+fn spread(sources: u32, attempts: bool, accounts: bool) -> Ebpf {
+    let text = POLICY.replace("203.0.113.0/24", "10.0.0.0/8");
+    let document = document::parse(&text, "policy").unwrap();
+    let policy = Policy::from_document(document, "policy", &text, &Override::default()).unwrap();
+    let tables = Tables::compile(&policy, &Situation::default(), |_| 1).unwrap();
+    let constants = Constants {
+        link: Link::Ethernet,
+        role: Role::CUSTOMER,
+        softwire: Softwire::Closed,
+        submission: false,
+        seed: 25,
+        trace: false,
+    };
+    let (last, attempts, accounts) = (sources - 1, u8::from(attempts), u8::from(accounts));
+    let (last, attempts, accounts) = (last.to_ne_bytes(), attempts.to_ne_bytes(), accounts.to_ne_bytes());
+    let globals: [(&str, &[u8]); 3] =
+        [("LAST_SOURCE", &last), ("ATTEMPTS", &attempts), ("ACCOUNTS", &accounts)];
+    let build = Build { bytes: BENCH, globals: &globals, sources: KEPT };
+    let mut object = object::create_from(&build, &tables, constants, Maps::Own).unwrap();
+    object::load(&mut object, SPREAD).unwrap();
+    object
+}
+
+const SPREAD: &str = "bench_spread";
+
+#[test]
+fn the_accounts_of_sources_cost_a_blocked_frame_little() {
+    let _alone = ALONE.lock();
+    let frame = [
+        [2u8; 12].as_slice(),
+        &[8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 198, 51, 100, 25],
+        &[0x9c, 0x40, 0, 25, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0],
+    ]
+    .concat();
+    // A power of two; the next below would be 65,536.
+    for sources in [1, 1 << 17] {
+        for attempts in [false, true] {
+            let (with, without) = (spread(sources, attempts, true), spread(sources, attempts, false));
+            // Every account is opened before anything is measured.
+            nanoseconds(&with, SPREAD, &frame);
+            let runs: Vec<(f64, f64)> = (0..7)
+                .map(|_| (nanoseconds(&without, SPREAD, &frame), nanoseconds(&with, SPREAD, &frame)))
+                .collect();
+            let least = |of: fn(&(f64, f64)) -> f64| runs.iter().map(of).fold(f64::INFINITY, f64::min);
+            let (floor, ours) = (least(|run| run.0), least(|run| run.1));
+            let what = if attempts { "attempts" } else { "retransmissions" };
+            println!(
+                "cost: blocked, {what} of {sources} sources: {ours:.0} ns, {:.0} of them for accounts",
+                ours - floor
+            );
+            assert!(ours <= floor * 12.0, "{ours} ns with accounts, {floor} without");
+        }
+    }
 }

@@ -92,10 +92,11 @@ impl Expected {
         self.packets += 1;
         self.bytes += bytes as u64;
         self.destinations.insert(segment.destination);
-        self.last = Some(segment.destination);
+        self.last = self.last.or(Some(segment.destination));
         let syn = (segment.destination, segment.ports, segment.sequence);
         if segment.flags & SYN != 0 && !self.syns.contains(&syn) {
             self.attempts += 1;
+            self.last = Some(segment.destination);
             self.syns.push_back(syn);
             if self.syns.len() > 4 {
                 self.syns.pop_front();

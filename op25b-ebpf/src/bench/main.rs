@@ -1,12 +1,20 @@
-//! What a lookup costs: programs that look a random address up in a compiled table, in the kernel's LPM trie, or
-//! nowhere. Built for BPF like the filter, but no part of it.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+//! What parts of the filter cost: programs that look a random address up in a compiled table, in the kernel's LPM
+//! trie, or nowhere; and the filter itself on frames of ever other sources. No part of op25b.
+#![cfg_attr(
+    target_arch = "bpf",
+    no_std,
+    no_main,
+    feature(asm_experimental_arch, core_intrinsics),
+    allow(internal_features)
+)]
 
+#[cfg(target_arch = "bpf")]
+#[path = "../kernel/mod.rs"]
+mod kernel;
 #[cfg(target_arch = "bpf")]
 mod programs;
 #[cfg(target_arch = "bpf")]
-#[path = "../kernel/table.rs"]
-mod table;
+mod spread;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {

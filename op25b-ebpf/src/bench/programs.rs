@@ -14,7 +14,7 @@ use op25b_ebpf::{
     ranges::{Node, find},
 };
 
-use crate::table::Table;
+use crate::kernel::table::Table;
 
 /// Addresses to look up, as on the wire; their number is a power of two.
 #[map]
@@ -163,13 +163,3 @@ pub(crate) fn bench_check4(_: XdpContext) -> u32 {
 pub(crate) fn bench_check6(_: XdpContext) -> u32 {
     compare(|high, low| table6(high, low), |high, low| trie6(high, low))
 }
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// As the filter's.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

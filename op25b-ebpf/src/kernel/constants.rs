@@ -26,6 +26,9 @@ pub(crate) static MULTI_BUFFER: Global<u8> = Global::new(0);
 /// Whether submission is counted.
 #[unsafe(no_mangle)]
 pub(crate) static SUBMISSION: Global<u8> = Global::new(0);
+/// Whether sources are accounted for; only a benchmark does without.
+#[unsafe(no_mangle)]
+pub(crate) static ACCOUNTS: Global<u8> = Global::new(1);
 /// Whether the kernel has a coarse clock (Linux 5.11): it is read in a few nanoseconds.
 #[unsafe(no_mangle)]
 pub(crate) static COARSE_CLOCK: Global<u8> = Global::new(0);

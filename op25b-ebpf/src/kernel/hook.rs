@@ -18,7 +18,7 @@ use op25b_ebpf::{
 };
 
 use super::{
-    constants::Constants,
+    constants::{ACCOUNTS, Constants},
     frame::{Frame, TcFrame, XdpFrame},
     maps::{self, Tables},
     sources,
@@ -172,7 +172,8 @@ macro_rules! hook {
             }
             maps::seen(found);
             let (packets, bytes) = (frame.packets(found), frame.length());
-            let attempts = u64::from($account(context, found.0, u64::from(answer(found, &decision).0)));
+            let answer = u64::from(answer(found, &decision).0);
+            let attempts = if ACCOUNTS.load() == 0 { 0 } else { u64::from($account(context, found.0, answer)) };
             maps::count(decision.cell(flow.customer().family), Count { packets, bytes, attempts });
             // The loader sets the level; at its default the verifier cuts this away.
             debug!(
@@ -229,7 +230,7 @@ hook!(
 
 /// What happens to a frame. 99.9 % of traffic leaves at the first return: no map, no counter.
 #[inline(always)]
-pub(super) fn filter<F: Frame>(context: *mut F::Context) -> Verdict {
+pub(crate) fn filter<F: Frame>(context: *mut F::Context) -> Verdict {
     let frame = F::new(context);
     let found = parse(&frame, Constants);
     if !found.is_judged() {

@@ -1,11 +1,11 @@
 //! Entry points: XDP for the wire, TC where XDP cannot be, and for each a sibling that answers what it would do.
 
 mod constants;
-mod frame;
-mod hook;
+pub(crate) mod frame;
+pub(crate) mod hook;
 mod maps;
 mod sources;
-mod table;
+pub(crate) mod table;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},

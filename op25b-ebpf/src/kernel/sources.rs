@@ -108,9 +108,6 @@ unsafe fn enter(
 ) -> Entered {
     // SAFETY: by the caller's promise; every offset below is inside a `Source`.
     unsafe {
-        if (*source).first == 0 {
-            (*source).first = now;
-        }
         let number = (now + EPOCH.load()) / WINDOW;
         let window = (&raw mut (*source).windows).cast::<Window>().add((number & 1) as usize);
         if (*window).number != number {
@@ -127,12 +124,17 @@ unsafe fn enter(
         if *word & mask == 0 {
             *word |= mask;
         }
-        (*source).destination = [peer.high, peer.low];
-        (*source).destination_family = peer.family as u32;
-
         let attempt = syn != 0 && is_new(source, syn);
         if attempt {
             atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).attempts, 1);
+        }
+        // What repeats is not written again: the account is most of what a blocked frame costs.
+        if attempt || opened {
+            (*source).destination = [peer.high, peer.low];
+            (*source).destination_family = peer.family as u32;
+        }
+        if opened {
+            (*source).first = now;
         }
         let tell = (attempt || opened) && now.wrapping_sub((*source).told) >= EVENT_INTERVAL;
         if tell {
