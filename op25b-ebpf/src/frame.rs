@@ -22,10 +22,10 @@ pub const LABELS: usize = 8;
 pub const HEADERS: usize = 12;
 
 /// IEEE 802.3: source and destination MAC and the type field.
-const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 /// Type fields up to this are a length, and LLC follows. IEEE 802.3 leaves those above 1,500 undefined; Linux takes
 /// them for lengths.
-const LLC_LENGTH: u16 = 0x5ff;
+pub(crate) const LLC_LENGTH: u16 = 0x5ff;
 /// RFC 1042: LLC with SNAP and an all-zero organisation code; the EtherType follows.
 const SNAP: [u8; 6] = [0xaa, 0xaa, 0x03, 0, 0, 0];
 /// IEEE 802 numbers: EtherTypes.
@@ -33,7 +33,7 @@ const TYPE_IPV4: u16 = 0x0800;
 const TYPE_IPV6: u16 = 0x86dd;
 const TYPE_MPLS: u16 = 0x8847;
 const TYPE_MPLS_MULTICAST: u16 = 0x8848;
-const TYPE_PPPOE_SESSION: u16 = 0x8864;
+pub(crate) const TYPE_PPPOE_SESSION: u16 = 0x8864;
 /// PPP protocol numbers (RFC 1661, RFC 5072, RFC 3032).
 const PPP_IPV4: u16 = 0x0021;
 const PPP_IPV6: u16 = 0x0057;
@@ -524,7 +524,7 @@ const fn ipv4_fragment_offset(high: u8, low: u8) -> u16 {
 }
 
 #[inline(always)]
-const fn is_tag(kind: u16) -> bool {
+pub(crate) const fn is_tag(kind: u16) -> bool {
     matches!(kind, 0x8100 | 0x88a8 | 0x9100)
 }
 

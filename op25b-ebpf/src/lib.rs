@@ -11,6 +11,7 @@ pub mod abi;
 pub mod address;
 pub mod found;
 pub mod frame;
+pub mod layers;
 pub mod packet;
 pub mod policy;
 pub mod ranges;

@@ -1,8 +1,8 @@
-//! Capture files: pcap and pcapng, plain or gzipped, read frame by frame.
+//! Capture files: pcap and pcapng, plain or gzipped, read frame by frame; and pcapng, written.
 
 use std::{
     fs::File,
-    io::{BufReader, ErrorKind, Read},
+    io::{BufReader, BufWriter, ErrorKind, Read, Write as _},
     path::Path,
     time::Duration,
 };
@@ -12,8 +12,13 @@ use op25b_ebpf::abi::Link;
 use pcap_file::{
     DataLink, PcapError, TsResolution,
     pcap::PcapReader,
-    pcapng::{Block, PcapNgReader},
+    pcapng::{
+        Block, PcapNgReader, PcapNgWriter,
+        blocks::{enhanced_packet::EnhancedPacketBlock, interface_description::InterfaceDescriptionBlock},
+    },
 };
+
+use crate::commands::No;
 
 /// A frame of a capture.
 #[derive(Clone, Debug)]
@@ -202,5 +207,81 @@ const fn link(link_type: DataLink) -> Option<Link> {
         DataLink::ETHERNET => Some(Link::Ethernet),
         DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => Some(Link::Ip),
         _ => None,
+    }
+}
+
+/// A pcapng file being written.
+pub struct Writer {
+    writer: PcapNgWriter<BufWriter<File>>,
+    /// Interfaces written so far, by link type: a file can have several.
+    links: Vec<DataLink>,
+}
+
+impl Writer {
+    /// Begins a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path)
+            .map_err(|error| No::Input(format!("cannot write {}: {error}", path.display())))?;
+        Self::new(file)
+    }
+
+    /// Begins an open file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn new(file: File) -> anyhow::Result<Self> {
+        Ok(Self { writer: PcapNgWriter::new(BufWriter::new(file))?, links: Vec::new() })
+    }
+
+    /// Adds a frame.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not take it.
+    pub fn add(&mut self, frame: &Frame) -> anyhow::Result<()> {
+        let known = self.links.iter().position(|link| *link == frame.link_type);
+        let interface = match known {
+            Some(interface) => interface,
+            None => {
+                self.writer.write_pcapng_block(InterfaceDescriptionBlock {
+                    linktype: frame.link_type,
+                    snaplen: 0,
+                    options: Vec::new(),
+                })?;
+                self.links.push(frame.link_type);
+                self.links.len() - 1
+            }
+        };
+        self.writer.write_pcapng_block(EnhancedPacketBlock {
+            interface_id: u32::try_from(interface)?,
+            timestamp: frame.time,
+            original_len: frame.length,
+            data: frame.bytes.as_slice().into(),
+            options: Vec::new(),
+        })?;
+        Ok(())
+    }
+
+    /// Makes what was added so far whole on the disk's side.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not take it.
+    pub fn flush(&mut self) -> anyhow::Result<()> {
+        Ok(self.writer.get_mut().flush()?)
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not take it.
+    pub fn finish(self) -> anyhow::Result<()> {
+        Ok(self.writer.into_inner().flush()?)
     }
 }

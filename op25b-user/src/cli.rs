@@ -241,9 +241,9 @@ pub struct Top {
     /// What comes first
     #[arg(long, value_name = "COLUMN", default_value = "attempts")]
     pub sort: SortBy,
-    /// Sources to show with --once; 0: all
-    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
-    pub limit: usize,
+    /// Sources to show with --once; 0: all. Absent: 20, and all with --json
+    #[arg(long, value_name = "NUMBER")]
+    pub limit: Option<usize>,
     /// How to print it
     #[command(flatten)]
     pub output: Output,

@@ -104,6 +104,12 @@ impl Instance {
         self.state().join("socket")
     }
 
+    /// Where its daemon hands events to commands.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.state().join("events")
+    }
+
     /// Takes the instance for this process, until the file is closed.
     ///
     /// # Errors

@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{BufWriter, IsTerminal as _, Write as _},
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -15,18 +13,11 @@ use op25b_ebpf::{
     frame::parse,
     verdict::Reason,
 };
-use pcap_file::{
-    DataLink,
-    pcapng::{
-        PcapNgWriter,
-        blocks::{enhanced_packet::EnhancedPacketBlock, interface_description::InterfaceDescriptionBlock},
-    },
-};
 use serde::Serialize;
 
 use super::{No, explain::role, print};
 use crate::{
-    capture::{Capture, Frame},
+    capture::{self, Capture, Frame},
     cli,
     explain::Explanation,
     object::{self, Constants, Maps, program},
@@ -62,7 +53,7 @@ pub(super) fn replay(arguments: &cli::Replay) -> Result<()> {
     preflight::check()?;
     let mut judge = Judge::new(&policy, role(arguments.role))?;
     let mut picked = match &arguments.write {
-        Some(path) => Some(Picked::create(path)?),
+        Some(path) => Some(capture::Writer::create(path)?),
         None => None,
     };
     let mut out = BufWriter::new(std::io::stdout().lock());
@@ -191,49 +182,6 @@ impl<'a> Judge<'a> {
     fn on_the_host(&self, link: Link, bytes: &[u8]) -> Answer {
         let found = parse(&bytes, Constants::new(self.policy, self.role, link).sight());
         Answer::new(0, 0, found.outcome_number(), 0, 0)
-    }
-}
-
-/// The frames of one reason, into a capture of their own.
-struct Picked {
-    writer: PcapNgWriter<BufWriter<File>>,
-    /// Interfaces written so far, by link type: a file can have several.
-    links: Vec<DataLink>,
-}
-
-impl Picked {
-    fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path)
-            .map_err(|error| No::Input(format!("cannot write {}: {error}", path.display())))?;
-        Ok(Self { writer: PcapNgWriter::new(BufWriter::new(file))?, links: Vec::new() })
-    }
-
-    fn add(&mut self, frame: &Frame) -> Result<()> {
-        let known = self.links.iter().position(|link| *link == frame.link_type);
-        let interface = match known {
-            Some(interface) => interface,
-            None => {
-                self.writer.write_pcapng_block(InterfaceDescriptionBlock {
-                    linktype: frame.link_type,
-                    snaplen: 0,
-                    options: Vec::new(),
-                })?;
-                self.links.push(frame.link_type);
-                self.links.len() - 1
-            }
-        };
-        self.writer.write_pcapng_block(EnhancedPacketBlock {
-            interface_id: u32::try_from(interface)?,
-            timestamp: frame.time,
-            original_len: frame.length,
-            data: frame.bytes.as_slice().into(),
-            options: Vec::new(),
-        })?;
-        Ok(())
-    }
-
-    fn finish(self) -> Result<()> {
-        Ok(self.writer.into_inner().flush()?)
     }
 }
 

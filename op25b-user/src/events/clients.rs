@@ -1,0 +1,187 @@
+//! The commands that want events: each has a queue and a thread, and the slow lose what they do not read.
+
+use std::{
+    io::{BufRead as _, BufReader, Lines, Read as _, Write as _},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::Event;
+use crate::{commands::No, instance::Instance};
+
+/// Commands at a time.
+const MOST: usize = 16;
+/// Events that wait for one that reads slowly.
+const QUEUE: usize = 4096;
+/// How long a command may take to say what it wants, and to take what it is given.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest line of a command, in bytes.
+const LONGEST: u64 = 4096;
+
+/// What a command wants.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Asked {
+    /// Samples of what is dropped: one of so many.
+    pub capture_every: Option<u32>,
+    /// The frames' first bytes too.
+    pub snapshots: bool,
+}
+
+/// A line to a command.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Line {
+    /// Events that nobody could keep, since the last line.
+    Lost {
+        /// How many.
+        lost: u64,
+    },
+    /// One event.
+    Event(Box<Event>),
+}
+
+/// The commands that listen now.
+#[derive(Clone, Default)]
+pub(super) struct Clients {
+    all: Arc<Mutex<Vec<Client>>>,
+}
+
+struct Client {
+    asked: Asked,
+    queue: SyncSender<Arc<Event>>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Clients {
+    /// Takes a command in, in a thread of its own: it may say nothing.
+    pub(super) fn admit(&self, stream: UnixStream) {
+        let clients = self.clone();
+        let served = thread::Builder::new().name("op25b-client".into()).spawn(move || {
+            // One that goes away is no failure.
+            if let Err(error) = clients.serve(stream) {
+                log::debug!("a command that listened for events has gone: {error:#}");
+            }
+        });
+        if let Err(error) = served {
+            log::warn!("cannot take in a command that wants events: {error}");
+        }
+    }
+
+    fn serve(&self, stream: UnixStream) -> Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut line = String::new();
+        BufReader::new((&stream).take(LONGEST)).read_line(&mut line)?;
+        let asked = serde_json::from_str(&line)?;
+        let (queue, events) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        {
+            let mut all = self.lock();
+            if all.len() >= MOST {
+                let _ = stream.shutdown(Shutdown::Both);
+                anyhow::bail!("{MOST} commands listen already");
+            }
+            all.push(Client { asked, queue, lost: lost.clone() });
+        }
+        hand_over(&stream, &events, &lost, asked)
+    }
+
+    /// Gives an event to all; `lost` events before it were nobody's.
+    pub(super) fn give(&self, event: &Arc<Event>) {
+        self.lock().retain(|client| {
+            if event.sample && client.asked.capture_every.is_none() {
+                return true;
+            }
+            match client.queue.try_send(event.clone()) {
+                Ok(()) => true,
+                Err(TrySendError::Full(_)) => {
+                    client.lost.fetch_add(1, Ordering::Relaxed);
+                    true
+                }
+                Err(TrySendError::Disconnected(_)) => false,
+            }
+        });
+    }
+
+    /// Tells all that the kernel had no room for some.
+    pub(super) fn lose(&self, count: u64) {
+        for client in self.lock().iter() {
+            client.lost.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// One of how many dropped frames is wanted; zero: none.
+    pub(super) fn capture_every(&self) -> u32 {
+        self.lock().iter().filter_map(|client| client.asked.capture_every).min().unwrap_or(0)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hand_over(
+    mut stream: &UnixStream,
+    events: &Receiver<Arc<Event>>,
+    lost: &AtomicU64,
+    asked: Asked,
+) -> Result<()> {
+    let mut write = |line: &Line| -> Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        Ok(stream.write_all(&text)?)
+    };
+    loop {
+        // Looked at now and then, so that one that has gone does not keep its place.
+        let event = match events.recv_timeout(Duration::from_secs(1)) {
+            Ok(event) => Some(event),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => None,
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        let lost = lost.swap(0, Ordering::Relaxed);
+        if lost != 0 || event.is_none() {
+            write(&Line::Lost { lost })?;
+        }
+        if let Some(event) = event {
+            let mut event = Event::clone(&event);
+            event.frame = event.frame.filter(|_| asked.snapshots);
+            write(&Line::Event(Box::new(event)))?;
+        }
+    }
+}
+
+/// Asks the daemon of an instance for events.
+///
+/// # Errors
+///
+/// When no daemon listens.
+pub fn connect(instance: &Instance, asked: Asked) -> Result<Lines<BufReader<UnixStream>>> {
+    let path = instance.events();
+    let stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => No::Input(format!(
+            "no daemon runs for instance {}, and it is the daemon that hears of events; `op25b run --policy FILE` \
+             starts it, `op25b top --once` and `op25b stats` need none",
+            instance.name()
+        ))
+        .into(),
+        std::io::ErrorKind::PermissionDenied => {
+            anyhow::Error::new(No::Input(format!("{}: not permitted; run it as root", path.display())))
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot connect to {}", path.display())),
+    })?;
+    let mut line = serde_json::to_vec(&asked)?;
+    line.push(b'\n');
+    (&stream).write_all(&line).context("the daemon does not listen")?;
+    Ok(BufReader::new(stream).lines())
+}
