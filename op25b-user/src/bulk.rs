@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{Pod, maps::MapData};
-use aya_obj::generated::{bpf_attr__bindgen_ty_3, bpf_cmd::{BPF_MAP_LOOKUP_BATCH, BPF_MAP_UPDATE_BATCH}};
+use aya_obj::generated::{
+    bpf_attr__bindgen_ty_3,
+    bpf_cmd::{BPF_MAP_LOOKUP_BATCH, BPF_MAP_UPDATE_BATCH},
+};
 use nix::{errno::Errno, libc};
 
 use crate::object::Wire;

@@ -26,6 +26,7 @@ use self::exceptions::{List, exceptions};
 use crate::{
     cli::{Cli, Command, Report},
     control::Order,
+    document::printable,
     instance::Instance,
 };
 
@@ -106,4 +107,26 @@ fn table(header: &[&str]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_header(header);
     table
+}
+
+/// A group's name for a terminal; `-` for none.
+fn name(customer: Option<&str>) -> String {
+    customer.map_or_else(|| "-".to_owned(), printable)
+}
+
+/// Prints for spreadsheets.
+fn csv<const N: usize>(header: &[&str; N], lines: impl Iterator<Item = [String; N]>) -> Result<()> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(header)?;
+    for line in lines {
+        writer.write_record(line.map(plain))?;
+    }
+    let text = String::from_utf8(writer.into_inner()?)?;
+    print(text.trim_end())
+}
+
+/// A cell that no spreadsheet takes for a formula.
+fn plain(cell: String) -> String {
+    let risky = cell.len() > 1 && cell.starts_with(['=', '+', '-', '@']);
+    if risky { format!("'{cell}") } else { cell }
 }

@@ -116,7 +116,7 @@ pub async fn ask(instance: &Instance, order: Order) -> Result<String> {
 }
 
 /// Who types, behind sudo too.
-fn user() -> String {
+pub(crate) fn user() -> String {
     let name = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok());
     name.unwrap_or_else(|| format!("uid {}", nix::unistd::getuid()))
 }

@@ -3,12 +3,16 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
+use aya::programs::{SchedClassifier, Xdp};
+use aya_obj::programs::XdpAttachType;
 use etherparse::PacketBuilder;
 use op25b_ebpf::{
     abi::Answer,
     verdict::{Reason, Verdict},
 };
 use serde::Serialize;
+
+use crate::{attach::Hook, commands::No, instance::Instance, manifest::Manifest, object};
 
 /// `op25b explain --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -89,7 +93,7 @@ pub fn frame(syn: Syn) -> Result<Vec<u8>> {
             ethernet.ipv6(source.octets(), destination.octets(), 64)
         }
         (source, destination) => {
-            return Err(crate::commands::No::Input(format!(
+            return Err(No::Input(format!(
                 "{source} and {destination} are of two address families; give two of one"
             ))
             .into());
@@ -99,4 +103,35 @@ pub fn frame(syn: Syn) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(tcp.size(0));
     tcp.write(&mut bytes, &[]).context("cannot build the frame")?;
     Ok(bytes)
+}
+
+/// What the running generation does with a frame on an interface of this role.
+///
+/// # Errors
+///
+/// When there is no such interface, or its program cannot be run.
+pub fn by_generation(
+    manifest: &Manifest,
+    instance: &Instance,
+    role: &str,
+    frame: &[u8],
+) -> Result<Explanation> {
+    let interface = manifest
+        .interfaces
+        .iter()
+        .find(|interface| interface.role == role || interface.role == "both")
+        .ok_or_else(|| No::Input(format!("no interface of instance {} has role {role}", instance.name())))?;
+    let sibling = interface.hook.sibling();
+    let pin = instance.program(manifest.generation, sibling, &interface.name, interface.mode);
+    let answer = match interface.hook {
+        Hook::Xdp => object::run(&Xdp::from_pin(&pin, XdpAttachType::Interface)?, frame),
+        Hook::Tcx | Hook::Clsact => object::run(&SchedClassifier::from_pin(&pin)?, frame),
+    }
+    .with_context(|| format!("cannot run the program {}", pin.display()))?;
+    let answer = Answer(answer);
+    Ok(Explanation::new(
+        answer,
+        |group| manifest.group(group).map(str::to_owned),
+        |relay| manifest.relay(relay).map(str::to_owned),
+    ))
 }

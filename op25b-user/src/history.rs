@@ -1,46 +1,23 @@
 //! Hourly accounts of sources in a database, so that "who, when" has an answer weeks later.
 
-use std::path::Path;
+mod audit;
+mod book;
+mod failure;
+mod known;
+mod moment;
+mod read;
+mod reading;
+mod recorder;
+mod schema;
 
-use anyhow::Result;
-use jiff::Timestamp;
-use serde::Serialize;
+pub use audit::note_read;
+pub use book::Book;
+pub use failure::{Failure, Kind};
+pub use known::Known;
+pub use moment::{Moment, Span, zone};
+pub use read::{Hourly, Pair, Reader, Submissions, Sum, Trend, anonymous, trend};
+pub use reading::{Key, Reading, Row, Visit, rows};
+pub use recorder::Recorder;
 
-use crate::{instance::Instance, policy};
-
-/// Writes the accounts down as they grow, in a thread of its own, until it is dropped.
-pub struct Recorder {}
-
-impl Recorder {
-    /// Begins. What the disk or the database refuses is logged and tried again: it never concerns the filter.
-    #[must_use]
-    pub fn start(_instance: &Instance, _config: &policy::History) -> Self {
-        Self {}
-    }
-}
-
-/// One hour of a group and reason.
-#[derive(Clone, Debug, Serialize)]
-pub struct Trend {
-    /// When it began.
-    pub hour: Timestamp,
-    /// The group; none for sources in no group.
-    pub customer: Option<String>,
-    /// Why.
-    pub reason: String,
-    /// Frames.
-    pub packets: u64,
-    /// Attempts.
-    pub attempts: u64,
-    /// Different sources.
-    pub sources: u64,
-}
-
-/// The hours of a database since a moment, the earliest first.
-///
-/// # Errors
-///
-/// When the database cannot be read.
-pub fn trend(_path: &Path, _since: Timestamp) -> Result<Vec<Trend>> {
-    Ok(Vec::new())
-}
+/// Seconds of an hour.
+const HOUR: i64 = 3600;

@@ -134,7 +134,8 @@ pub mod program {
 
     /// Whether this kernel is at least of this version.
     pub(super) fn is_since(major: u8, minor: u8) -> bool {
-        super::KernelVersion::current().is_ok_and(|kernel| kernel >= super::KernelVersion::new(major, minor, 0))
+        super::KernelVersion::current()
+            .is_ok_and(|kernel| kernel >= super::KernelVersion::new(major, minor, 0))
     }
 }
 

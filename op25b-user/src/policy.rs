@@ -24,6 +24,7 @@ use op25b_ebpf::abi::Role;
 use serde::{Deserialize, Serialize};
 
 pub use outputs::{Collector, History, Metrics, Outputs, Syslog, Triage};
+pub(crate) use values::{end, start};
 
 use crate::document::{self, Action, Attach, Document, IdentifyBy, Mode};
 

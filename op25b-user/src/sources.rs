@@ -111,6 +111,15 @@ pub struct Accounts {
 ///
 /// When its pins are gone or have another layout.
 pub fn read(instance: &Instance, manifest: &Manifest) -> Result<Accounts> {
+    read_by(instance, manifest, clock::epoch()?)
+}
+
+/// The same with the time that [`clock::epoch`] has said: who knows it can tell a window again by when it began.
+///
+/// # Errors
+///
+/// As of [`read`].
+pub fn read_by(instance: &Instance, manifest: &Manifest, epoch: u64) -> Result<Accounts> {
     let directory = instance.sources();
     let open = |name: &str| {
         let path = directory.join(name);
@@ -121,7 +130,6 @@ pub fn read(instance: &Instance, manifest: &Manifest) -> Result<Accounts> {
     let opened: PerCpuArray<MapData, u64> =
         PerCpuArray::try_from(Map::PerCpuArray(open(SOURCES_OPENED)?)).context("not a count of accounts")?;
     let opened: u64 = opened.get(&0, 0)?.iter().sum();
-    let epoch = clock::epoch()?;
     let evicted = opened.saturating_sub(entries.len() as u64);
     let accounts = entries.iter().filter_map(|(key, source)| account(key, source, manifest, epoch)).collect();
     Ok(Accounts { accounts, room: u64::from(map.info()?.max_entries()), evicted })
@@ -301,9 +309,8 @@ fn summary(
     let attempts: u64 = sum(|account| account.attempts);
     let shared = manifest.settings(group).is_some_and(|group| group.shared);
     let silent = Duration::try_from(now.duration_since(last.last)).unwrap_or_default();
-    let triage = (!shared && attempts != 0).then(|| {
-        label(&manifest.outputs.triage, destinations, attempts_per_minute, silent)
-    });
+    let triage = (!shared && attempts != 0)
+        .then(|| label(&manifest.outputs.triage, destinations, attempts_per_minute, silent));
     let mut reasons: Vec<ByReason> = accounts
         .iter()
         .map(|account| ByReason {

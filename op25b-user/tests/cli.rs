@@ -539,14 +539,28 @@ fn an_unknown_word_is_refused_with_the_known_ones() -> Result<()> {
 
 #[test]
 fn a_key_that_is_not_yet_acted_on_is_refused() -> Result<()> {
-    let top = [
-        ("notice", "notice: {reply: 554}"),
-        ("metrics", "metrics: {listen: \"127.0.0.1:9025\"}"),
-        ("history", "history: {path: /var/lib/op25b/history.db, keep: 90d}"),
+    let tail = "unknown_sources: pass\nnotice: {reply: 554} # HERE\n";
+    Parts { tail, ..VALID }.names(&["notice", "not yet supported"])
+}
+
+#[test]
+fn what_is_told_and_where_is_read_strictly() -> Result<()> {
+    let wrong = [
+        ("metrics: {listen: \"9025\"}", ["listen", "127.0.0.1:9025"]),
+        ("metrics: {listen: \"192.0.2.1:9025\"}", ["192.0.2.1:9025", "allow_remote"]),
+        ("history: {path: history.db}", ["history.db", "/var/lib/op25b/history.db"]),
+        ("history: {path: /var/lib/op25b/history.db, keep: 1s}", ["keep", "90d"]),
+        ("history: {path: /var/lib/op25b/history.db, max_mib: 0}", ["max_mib", "1048576"]),
+        ("history: {path: /h.db, keep_destinations: week}", ["keep_destinations", "90d"]),
+        ("syslog: {to: \"udp://collector\"}", ["collector", "udp://192.0.2.14:514"]),
+        ("syslog: {to: log}", ["log", "/dev/log"]),
+        ("triage: {bot_destinations: 0}", ["bot_destinations", "1000000"]),
+        ("triage: {bots: 1}", ["bots", "bot_destinations"]),
+        ("count_submission: perhaps", ["count_submission", "boolean"]),
     ];
-    for (key, line) in top {
+    for (line, words) in wrong {
         let tail = format!("unknown_sources: pass\n{line} # HERE\n");
-        Parts { tail: &tail, ..VALID }.names(&[key, "not yet supported"])?;
+        Parts { tail: &tail, ..VALID }.names(&words)?;
     }
     Ok(())
 }

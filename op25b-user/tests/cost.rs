@@ -31,8 +31,14 @@ fn tables() -> Tables {
 
 #[test]
 fn a_frame_that_is_not_mail_pays_a_few_nanoseconds() {
-    let constants =
-        Constants { link: Link::Ethernet, role: Role::CUSTOMER, softwire: Softwire::Closed, submission: false, seed: 0, trace: false };
+    let constants = Constants {
+        link: Link::Ethernet,
+        role: Role::CUSTOMER,
+        softwire: Softwire::Closed,
+        submission: false,
+        seed: 0,
+        trace: false,
+    };
     let mut object = object::create(&tables(), constants, Maps::Own).unwrap();
     object::load(&mut object, program::XDP).unwrap();
     object::load(&mut object, program::PASS).unwrap();

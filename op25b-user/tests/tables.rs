@@ -400,8 +400,14 @@ fn the_kernel_holds_the_tables_as_they_were_compiled() {
     assert!(tables.customers4.ranges.len() > 1 << 16 && tables.customers6.ranges.len() > 1 << 16);
     let pins = Pins::new("tables-read-back");
     let create = || {
-        let constants =
-            Constants { link: Link::Ethernet, role: Role::BOTH, softwire: Softwire::Closed, submission: false, seed: 0, trace: false };
+        let constants = Constants {
+            link: Link::Ethernet,
+            role: Role::BOTH,
+            softwire: Softwire::Closed,
+            submission: false,
+            seed: 0,
+            trace: false,
+        };
         let maps = Maps::Pinned { tables: &pins.0, counters: &pins.0, sources: &pins.0 };
         object::create(tables, constants, maps).unwrap_or_else(|error| panic!("{error:#}"))
     };
@@ -467,8 +473,14 @@ where
 #[test]
 fn no_program_can_write_to_the_tables() {
     let office = Office::of(&crowd(25, 10).policy());
-    let constants =
-        Constants { link: Link::Ethernet, role: Role::BOTH, softwire: Softwire::Closed, submission: false, seed: 0, trace: false };
+    let constants = Constants {
+        link: Link::Ethernet,
+        role: Role::BOTH,
+        softwire: Softwire::Closed,
+        submission: false,
+        seed: 0,
+        trace: false,
+    };
     let object =
         object::create(&office.tables, constants, Maps::Own).unwrap_or_else(|error| panic!("{error:#}"));
     for name in

@@ -52,8 +52,14 @@ fn one(count: usize) -> Result<Load> {
     let compiled = start.elapsed();
 
     let start = Instant::now();
-    let constants =
-        Constants { link: Link::Ethernet, role: Role::CUSTOMER, softwire: Softwire::Closed, submission: false, seed: 0, trace: false };
+    let constants = Constants {
+        link: Link::Ethernet,
+        role: Role::CUSTOMER,
+        softwire: Softwire::Closed,
+        submission: false,
+        seed: 0,
+        trace: false,
+    };
     let mut object = object::create(&tables, constants, Maps::Own)?;
     let created = start.elapsed();
 

@@ -1,16 +1,14 @@
 //! `op25b explain`: one frame through the real kernel program.
 
-use anyhow::{Context as _, Result};
-use aya::programs::{SchedClassifier, Xdp};
-use aya_obj::programs::XdpAttachType;
+use anyhow::Result;
+use aya::programs::Xdp;
 use jiff::Timestamp;
 use op25b_ebpf::abi::{Answer, Link, Role};
 
 use super::{No, print, print_json};
 use crate::{
-    attach::Hook,
     cli::{self, RoleName},
-    explain::{Explanation, Syn, frame, sentence},
+    explain::{Explanation, Syn, by_generation, frame, sentence},
     instance::Instance,
     manifest::Manifest,
     object::{self, Constants, Maps, program},
@@ -42,7 +40,7 @@ pub(super) fn explain(instance: &Instance, arguments: &cli::Explain) -> Result<(
                 )?
             }
         }
-        None => by_generation(&Manifest::require(instance)?, instance, arguments.role, &frame)?,
+        None => by_generation(&Manifest::require(instance)?, instance, wanted(arguments.role), &frame)?,
     };
     if arguments.output.json {
         return print_json(&explanation);
@@ -64,6 +62,13 @@ pub(super) const fn role(name: RoleName) -> Role {
     }
 }
 
+const fn wanted(name: RoleName) -> &'static str {
+    match name {
+        RoleName::Customer => "customer",
+        RoleName::Upstream => "upstream",
+    }
+}
+
 fn by_policy(policy: &Policy, situation: &Situation, role: Role, frame: &[u8]) -> Result<Explanation> {
     let tables = Tables::compile(policy, situation, |name| policy.position(name))
         .map_err(|error| No::Input(error.to_string()))?;
@@ -76,37 +81,5 @@ fn by_policy(policy: &Policy, situation: &Situation, role: Role, frame: &[u8]) -
         answer,
         |group| policy.groups.get(name(group)?).map(|group| group.name.clone()),
         |relay| policy.relays.get(name(relay)?).map(|relay| relay.name.clone()),
-    ))
-}
-
-fn by_generation(
-    manifest: &Manifest,
-    instance: &Instance,
-    role: RoleName,
-    frame: &[u8],
-) -> Result<Explanation> {
-    let wanted = match role {
-        RoleName::Customer => "customer",
-        RoleName::Upstream => "upstream",
-    };
-    let interface = manifest
-        .interfaces
-        .iter()
-        .find(|interface| interface.role == wanted || interface.role == "both")
-        .ok_or_else(|| {
-            No::Input(format!("no interface of instance {} has role {wanted}", instance.name()))
-        })?;
-    let sibling = interface.hook.sibling();
-    let pin = instance.program(manifest.generation, sibling, &interface.name, interface.mode);
-    let answer = match interface.hook {
-        Hook::Xdp => object::run(&Xdp::from_pin(&pin, XdpAttachType::Interface)?, frame),
-        Hook::Tcx | Hook::Clsact => object::run(&SchedClassifier::from_pin(&pin)?, frame),
-    }
-    .with_context(|| format!("cannot run the program {}", pin.display()))?;
-    let answer = Answer(answer);
-    Ok(Explanation::new(
-        answer,
-        |group| manifest.group(group).map(str::to_owned),
-        |relay| manifest.relay(relay).map(str::to_owned),
     ))
 }

@@ -78,6 +78,8 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
     }
     log::info!("instance {}: ending; the filter stays in force, `op25b detach` removes it", instance.name());
     control::close(instance);
+    // What it writes last is written before another daemon may begin.
+    drop(daemon);
     drop(lock);
     Ok(())
 }

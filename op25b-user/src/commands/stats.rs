@@ -18,7 +18,8 @@ pub(super) fn stats(instance: &Instance, output: Output) -> Result<()> {
     if stats.totals.is_empty() {
         return print("no TCP to port 25 has been seen yet");
     }
-    let mut table = super::table(&["customer", "family", "reason", "verdict", "packets", "bytes", "attempts"]);
+    let mut table =
+        super::table(&["customer", "family", "reason", "verdict", "packets", "bytes", "attempts"]);
     for total in &stats.totals {
         table.add_row([
             total.customer.clone().unwrap_or_else(|| "-".to_owned()),

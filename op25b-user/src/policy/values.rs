@@ -96,13 +96,23 @@ pub(super) fn moment(text: &str, zone: &TimeZone) -> Result<Timestamp, String> {
 }
 
 /// When something ends that ends with a day, or at a moment with its offset.
-pub(super) fn end(text: &str, zone: &TimeZone) -> Result<Timestamp, String> {
+pub(crate) fn end(text: &str, zone: &TimeZone) -> Result<Timestamp, String> {
     let Some(day) = day(text) else {
         return moment(text, zone).map_err(|error| format!("{error}, or the last day like 2027-03-31"));
     };
     // Where clocks skip midnight, the next day begins later.
     day.tomorrow()
         .and_then(|next| next.to_zoned_datetime(zone.clone()))
+        .map(|midnight| midnight.timestamp())
+        .map_err(|_| format!("{text} is too far away; write a year up to 9999, or leave it out"))
+}
+
+/// When something begins that begins with a day, or at a moment with its offset.
+pub(crate) fn start(text: &str, zone: &TimeZone) -> Result<Timestamp, String> {
+    let Some(day) = day(text) else {
+        return moment(text, zone).map_err(|error| format!("{error}, or a day like 2027-03-31"));
+    };
+    day.to_zoned_datetime(zone.clone())
         .map(|midnight| midnight.timestamp())
         .map_err(|_| format!("{text} is too far away; write a year up to 9999, or leave it out"))
 }

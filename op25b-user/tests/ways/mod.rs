@@ -5,12 +5,12 @@
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::PerCpuArray,
+    maps::{Map, PerCpuArray},
     programs::{Program, TestRun as _, TestRunOptions},
     util::KernelVersion,
 };
 use op25b::{
-    document,
+    bulk, document,
     object::{self, Constants, Maps, Wire, program},
     policy::{Override, Policy},
     situation::Situation,
@@ -21,6 +21,7 @@ use op25b_ebpf::{
     address::Family,
     found::Outcome,
     frame::{self, Sight},
+    source::{Key, Source},
     verdict::{self, Decision, Flow, Reason, Verdict},
 };
 
@@ -291,7 +292,13 @@ impl Kernel {
     /// Creates it and loads these programs.
     pub(crate) fn load(office: &Office, setting: Setting, link: Link, programs: &[&str]) -> Result<Self> {
         let softwire = setting.variant.softwire();
-        let constants = Constants { link, role: setting.role, softwire, submission: false, seed: 0, trace: false };
+        let role = setting.role;
+        let constants = Constants { link, role, softwire, submission: false, seed: 0, trace: false };
+        Self::with(office, constants, programs)
+    }
+
+    /// The same with any constants.
+    pub(crate) fn with(office: &Office, constants: Constants, programs: &[&str]) -> Result<Self> {
         let mut object = object::create(&office.tables, constants, Maps::Own)?;
         for program in programs {
             object::load(&mut object, program)?;
@@ -308,6 +315,27 @@ impl Kernel {
             _ => anyhow::bail!("{program} is of a kind that the lab cannot run"),
         };
         Ok(result.return_value)
+    }
+
+    /// The accounts of sources, and how many were ever opened.
+    pub(crate) fn accounts(&self) -> Result<(Vec<(Key, Source)>, u64)> {
+        let Some(Map::LruHashMap(accounts)) = self.object.map("SOURCES") else {
+            anyhow::bail!("the object has no accounts");
+        };
+        let opened = self.object.map("SOURCES_OPENED").context("the object does not count accounts")?;
+        let opened: PerCpuArray<_, u64> = PerCpuArray::try_from(opened)?;
+        Ok((bulk::read(accounts)?, opened.get(&0, 0)?.iter().sum()))
+    }
+
+    /// One counter cell over all CPUs.
+    pub(crate) fn cell(&self, number: u32) -> Result<Count> {
+        let map = self.object.map("COUNTERS").context("the object has no counters")?;
+        let counters: PerCpuArray<_, Wire<Count>> = PerCpuArray::try_from(map)?;
+        Ok(counters.get(&number, 0)?.iter().fold(Count::default(), |sum, Wire(count)| Count {
+            packets: sum.packets + count.packets,
+            bytes: sum.bytes + count.bytes,
+            attempts: sum.attempts + count.attempts,
+        }))
     }
 
     /// The counter cells of these groups that are not zero: number, packets, bytes.

@@ -1,0 +1,137 @@
+//! The thread that writes the accounts down as they grow.
+
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ipnetwork::IpNetwork;
+use jiff::Timestamp;
+
+use super::{
+    HOUR,
+    book::Book,
+    failure::{Failure, Kind},
+    reading::{Reading, Visit},
+};
+use crate::{document::printable, instance::Instance, policy};
+
+/// How often the pins are read.
+const POLL: Duration = Duration::from_secs(30);
+/// How long the last reading may take before the daemon ends without it.
+const LAST: Duration = Duration::from_secs(5);
+/// Visits that wait to be written down; more are lost.
+const WAITING: usize = 4096;
+
+/// Writes the accounts down as they grow, in a thread of its own, until it is dropped.
+pub struct Recorder {
+    visits: Option<SyncSender<Visit>>,
+    ended: Receiver<()>,
+}
+
+impl Recorder {
+    /// Begins. What the disk or the database refuses is logged and tried again: it never concerns the filter.
+    #[must_use]
+    pub fn start(instance: &Instance, config: &policy::History) -> Self {
+        let (visits, seen) = sync_channel(WAITING);
+        let (end, ended) = sync_channel(1);
+        let mut work = Work { instance: instance.clone(), book: Book::new(config), told: HashSet::new() };
+        let thread = thread::Builder::new().name("history".to_owned()).spawn(move || {
+            work.run(&seen);
+            // Nobody waits when the daemon has ended meanwhile.
+            let _ = end.send(());
+        });
+        if let Err(error) = thread {
+            log::error!("history: no thread for it: {error}; nothing is written down");
+        }
+        Self { visits: Some(visits), ended }
+    }
+
+    /// Notes that a source was at a server outside. One that there is no room for is lost: nobody waits for the disk.
+    pub fn saw(&self, source: IpNetwork, customer: Option<&str>, destination: IpAddr, at: Timestamp) {
+        if let Some(visits) = &self.visits {
+            let visit = Visit { source, customer: customer.map(Into::into), destination, at };
+            let _ = visits.try_send(visit);
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.visits = None;
+        // A disk that hangs must not keep the daemon.
+        let _ = self.ended.recv_timeout(LAST);
+    }
+}
+
+/// What the thread has.
+struct Work {
+    instance: Instance,
+    book: Book,
+    /// Failures that have been told since it last went well.
+    told: HashSet<Kind>,
+}
+
+impl Work {
+    fn run(&mut self, seen: &Receiver<Visit>) {
+        loop {
+            self.poll();
+            let next = Instant::now() + until_next(Timestamp::now());
+            let mut visits = Vec::new();
+            loop {
+                match seen.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                    Ok(visit) if visits.len() < WAITING => visits.push(visit),
+                    Ok(_) => {}
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        self.write(&visits);
+                        self.poll();
+                        return;
+                    }
+                }
+            }
+            self.write(&visits);
+        }
+    }
+
+    fn poll(&mut self) {
+        let done = match Reading::take(&self.instance) {
+            Ok(reading) => self.book.record(&reading, Timestamp::now()),
+            Err(error) => Err(Failure::new(Kind::Pins, format!("{error:#}"))),
+        };
+        match done {
+            Ok(()) if self.told.is_empty() => {}
+            Ok(()) => {
+                log::info!("history: it is written down again");
+                self.told.clear();
+            }
+            Err(failure) => self.tell(&failure),
+        }
+    }
+
+    fn write(&mut self, visits: &[Visit]) {
+        if let Err(failure) = self.book.visit(visits) {
+            self.tell(&failure);
+        }
+    }
+
+    fn tell(&mut self, failure: &Failure) {
+        if self.told.insert(failure.kind) {
+            log::error!(
+                "history: {}; tried again every {} s, the filter is in force all the same",
+                printable(&failure.to_string()),
+                POLL.as_secs()
+            );
+        }
+    }
+}
+
+/// How long to wait: not over a full hour, since what is read right behind it is how the hour has ended.
+fn until_next(now: Timestamp) -> Duration {
+    let left = HOUR - now.as_second().rem_euclid(HOUR);
+    // A moment later, so that it is behind it in the kernel too.
+    POLL.min(Duration::from_secs(left.unsigned_abs()) + Duration::from_millis(100))
+}

@@ -1,0 +1,826 @@
+//! The history: what is written of the accounts, once and for all, whatever happens to the disk; and the commands that
+//! read it.
+
+#[allow(dead_code, reason = "shared by all tests; this one needs a part of it")]
+mod lab;
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use ipnetwork::IpNetwork;
+use jiff::Timestamp;
+use lab::{Filter, Namespace, syn};
+use nix::sys::signal::Signal;
+use op25b::{
+    counters::{Stats, Submission, Total},
+    history::{Book, Key, Kind, Reader, Reading, Row, Span, Trend, Visit, rows, trend, zone},
+    manifest::Manifest,
+    policy::History,
+    sources::{Account, Destinations, Hour},
+};
+use op25b_ebpf::verdict::Reason;
+use tempfile::TempDir;
+
+/// 2008-04-01T00:00:00Z, the hour in which most of this happens.
+const HOUR: i64 = 1_207_008_000;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap_or_default()
+}
+
+/// A row of the `number`th source that has been seen ten seconds into an hour.
+fn row(number: u32, hour: i64, packets: u64) -> Row {
+    let source = IpNetwork::from(IpAddr::from((0x0a00_0000_u32 + number).to_be_bytes()));
+    Row {
+        key: Key {
+            hour,
+            source,
+            customer: Some("residential".into()),
+            reason: Reason::Blocked,
+            opened: 1_000_000_000,
+        },
+        offset: 9 * 3600,
+        packets,
+        bytes: packets * 60,
+        attempts: packets / 2,
+        destinations: 2,
+        first: at(hour + 10),
+        last: at(hour + 10 + packets as i64),
+    }
+}
+
+fn reading(rows: Vec<Row>) -> Reading {
+    Reading {
+        rows,
+        visits: Vec::new(),
+        stats: Stats {
+            generation: 1,
+            interfaces: Vec::new(),
+            totals: Vec::new(),
+            submission: Vec::new(),
+            seen: Vec::new(),
+        },
+        seed: 7,
+        timezone: "Asia/Tokyo".to_owned(),
+    }
+}
+
+fn config(path: &Path) -> History {
+    History { path: path.to_owned(), keep: 90 * DAY, max_bytes: 1 << 30, keep_destinations: None }
+}
+
+fn place() -> Result<(TempDir, PathBuf)> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("below").join("history.db");
+    Ok((directory, path))
+}
+
+fn packets(path: &Path) -> Result<Vec<(String, u64, u64)>> {
+    let rows = Reader::open(path)?.hours(&"0.0.0.0/0".parse()?, Span::ALL)?;
+    Ok(rows.into_iter().map(|row| (row.source, row.packets, row.attempts)).collect())
+}
+
+fn sum(trends: &[Trend]) -> (u64, u64, u64) {
+    trends.iter().fold((0, 0, 0), |(packets, attempts, sources), trend| {
+        (packets + trend.packets, attempts + trend.attempts, sources + trend.sources)
+    })
+}
+
+#[test]
+fn what_is_read_twice_is_written_once_by_whoever_reads_it() -> Result<()> {
+    let (_directory, path) = place()?;
+    let mut book = Book::new(&config(&path));
+    book.record(&reading(vec![row(1, HOUR, 4), row(2, HOUR, 6)]), at(HOUR + 60))?;
+    book.record(&reading(vec![row(1, HOUR, 10), row(2, HOUR, 6)]), at(HOUR + 90))?;
+    drop(book);
+    // Another daemon does not know what has been written.
+    for _ in 0..2 {
+        Book::new(&config(&path))
+            .record(&reading(vec![row(1, HOUR, 10), row(2, HOUR, 6)]), at(HOUR + 120))?;
+    }
+    ensure!(packets(&path)? == [("10.0.0.1".to_owned(), 10, 5), ("10.0.0.2".to_owned(), 6, 3)]);
+    let trends = trend(&path, at(HOUR + 3599))?;
+    let expected = Trend {
+        hour: at(HOUR),
+        customer: Some("residential".to_owned()),
+        reason: "blocked".to_owned(),
+        packets: 16,
+        attempts: 8,
+        sources: 2,
+    };
+    ensure!(trends == [expected], "{trends:?}");
+    ensure!(trend(&path, at(HOUR + 3600))?.is_empty(), "the hour after it");
+    let mode = fs::metadata(&path)?.permissions().mode();
+    ensure!(mode & 0o777 == 0o600, "{mode:o}");
+    Ok(())
+}
+
+#[test]
+fn the_turn_of_an_hour_begins_another_row() -> Result<()> {
+    let (_directory, path) = place()?;
+    let mut book = Book::new(&config(&path));
+    book.record(&reading(vec![row(1, HOUR, 4)]), at(HOUR + 3590))?;
+    book.record(&reading(vec![row(1, HOUR, 5), row(1, HOUR + 3600, 2)]), at(HOUR + 3601))?;
+    book.record(&reading(vec![row(1, HOUR, 5), row(1, HOUR + 3600, 8)]), at(HOUR + 3630))?;
+    let hours = Reader::open(&path)?.hours(&"10.0.0.1/32".parse()?, Span::ALL)?;
+    let shown: Vec<_> = hours.iter().map(|row| (row.hour.to_string(), row.packets)).collect();
+    ensure!(
+        shown == [("2008-04-01T09:00:00+09:00".to_owned(), 5), ("2008-04-01T10:00:00+09:00".to_owned(), 8)],
+        "{shown:?}"
+    );
+    ensure!(sum(&trend(&path, at(HOUR))?) == (13, 6, 2));
+    Ok(())
+}
+
+#[test]
+fn an_account_that_was_evicted_and_opened_again_adds_to_the_hour() -> Result<()> {
+    let (_directory, path) = place()?;
+    let mut book = Book::new(&config(&path));
+    book.record(&reading(vec![row(1, HOUR, 4)]), at(HOUR + 60))?;
+    let mut again = row(1, HOUR, 10);
+    again.key.opened += 500;
+    book.record(&reading(vec![]), at(HOUR + 90))?;
+    book.record(&reading(vec![again.clone()]), at(HOUR + 120))?;
+    again.packets = 12;
+    book.record(&reading(vec![again]), at(HOUR + 150))?;
+    ensure!(packets(&path)? == [("10.0.0.1".to_owned(), 16, 7)], "{:?}", packets(&path)?);
+    ensure!(sum(&trend(&path, at(HOUR))?) == (16, 7, 1));
+    Ok(())
+}
+
+/// The two clocks are read one behind the other, so what the wall clock says of a window's first frame differs a
+/// little each time.
+#[test]
+fn a_window_is_the_same_though_the_clocks_differ_by_a_little() -> Result<()> {
+    let manifest = Manifest {
+        numbers: [("residential".to_owned(), 1)].into(),
+        timezone: "Asia/Tokyo".to_owned(),
+        ..Manifest::default()
+    };
+    let account = |epoch: i64| {
+        let time = |nanoseconds: i64| Timestamp::from_nanosecond((nanoseconds + epoch).into());
+        anyhow::Ok(Account {
+            source: "203.0.113.7/32".parse()?,
+            group: 1,
+            reason: Reason::Blocked,
+            packets: 3,
+            bytes: 180,
+            attempts: 1,
+            first: time(5)?,
+            last: time(9)?,
+            last_destination: "192.0.2.200".parse()?,
+            hours: vec![Hour {
+                start: at(HOUR),
+                packets: 3,
+                bytes: 180,
+                attempts: 1,
+                first: time(5)?,
+                last: time(9)?,
+                destinations: Destinations::default(),
+            }],
+        })
+    };
+    let epochs = [HOUR * 1_000_000_000, HOUR * 1_000_000_000 - 40, HOUR * 1_000_000_000 + 700];
+    let mut keys = Vec::new();
+    for epoch in epochs {
+        let rows = rows(&[account(epoch)?], &manifest, epoch as u64);
+        ensure!(rows.len() == 1 && rows[0].offset == 9 * 3600, "{rows:?}");
+        keys.push(rows[0].key.clone());
+    }
+    ensure!(keys[0].hour == HOUR && keys[0].opened == 5, "{keys:?}");
+    ensure!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+
+    // The clock was right only after the generation took force: its hours are of 1970.
+    let mut early = account(HOUR * 1_000_000_000)?;
+    early.hours[0].start = at(3600);
+    let rows = rows(&[early], &manifest, HOUR as u64 * 1_000_000_000);
+    ensure!(rows[0].key.hour == HOUR, "{rows:?}");
+    Ok(())
+}
+
+#[test]
+fn old_hours_go_and_do_not_come_back() -> Result<()> {
+    let (_directory, path) = place()?;
+    let config = History { keep: 2 * DAY, keep_destinations: Some(DAY), ..config(&path) };
+    let mut book = Book::new(&config);
+    let visit = |second| {
+        anyhow::Ok(Visit {
+            source: "10.0.0.1/32".parse()?,
+            customer: Some("residential".into()),
+            destination: "192.0.2.200".parse()?,
+            at: at(second),
+        })
+    };
+    let mut first = reading((0..24).map(|hour| row(1, HOUR + hour * 3600, 4)).collect());
+    first.visits = vec![visit(HOUR + 86_000)?];
+    book.record(&first, at(HOUR + 86_390))?;
+    ensure!(packets(&path)?.len() == 24);
+    ensure!(Reader::open(&path)?.visits(Span::ALL)?.len() == 1);
+
+    // An idle account still has its hours.
+    book.record(&first, at(HOUR + 86_400 * 2 + 1800))?;
+    ensure!(packets(&path)?.len() == 23, "{:?}", packets(&path)?);
+    ensure!(sum(&trend(&path, at(HOUR))?).2 == 23);
+    ensure!(Reader::open(&path)?.visits(Span::ALL)?.is_empty(), "destinations go earlier");
+    drop(book);
+    Book::new(&config).record(&first, at(HOUR + 86_400 * 2 + 1900))?;
+    ensure!(packets(&path)?.len() == 23);
+    ensure!(Reader::open(&path)?.visits(Span::ALL)?.is_empty());
+    Book::new(&config).record(&first, at(HOUR + 86_400 * 9))?;
+    ensure!(packets(&path)?.is_empty() && trend(&path, at(0))?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn destinations_are_kept_only_where_the_policy_says_so() -> Result<()> {
+    let (_directory, path) = place()?;
+    let mut once = reading(vec![row(1, HOUR, 4)]);
+    once.visits = vec![Visit {
+        source: "10.0.0.1/32".parse()?,
+        customer: None,
+        destination: "2001:db8:ffff::25".parse()?,
+        at: at(HOUR + 50),
+    }];
+    let mut book = Book::new(&config(&path));
+    book.record(&once, at(HOUR + 60))?;
+    book.visit(&once.visits)?;
+    ensure!(Reader::open(&path)?.visits(Span::ALL)?.is_empty());
+    let keeps = History { keep_destinations: Some(7 * DAY), ..config(&path) };
+    Book::new(&keeps).record(&once, at(HOUR + 90))?;
+    let visits = Reader::open(&path)?.visits(Span::ALL)?;
+    ensure!(visits.len() == 1 && visits[0].destination == once.visits[0].destination, "{visits:?}");
+    // Not wanted any more: gone.
+    Book::new(&config(&path)).record(&once, at(HOUR + 120))?;
+    ensure!(Reader::open(&path)?.visits(Span::ALL)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_file_that_is_too_large_loses_its_oldest_hours_and_shrinks() -> Result<()> {
+    let (_directory, path) = place()?;
+    let hours = |range: std::ops::Range<i64>| -> Vec<Row> {
+        range.flat_map(|hour| (0..2000).map(move |number| row(number, HOUR + hour * 3600, 4))).collect()
+    };
+    let mut book = Book::new(&config(&path));
+    book.record(&reading(hours(0..12)), at(HOUR + 12 * 3600))?;
+    drop(book);
+    let before = fs::metadata(&path)?.len();
+    let limit = 1 << 20;
+    ensure!(before > 2 * limit, "{before}");
+    let mut book = Book::new(&History { max_bytes: limit, ..config(&path) });
+    book.record(&reading(hours(12..13)), at(HOUR + 13 * 3600))?;
+    let after = fs::metadata(&path)?.len();
+    ensure!(after <= limit, "{after} bytes");
+    let kept: Vec<_> = trend(&path, at(0))?.into_iter().map(|trend| trend.hour).collect();
+    ensure!(kept.last() == Some(&at(HOUR + 12 * 3600)), "the latest stays: {kept:?}");
+    ensure!(kept.windows(2).all(|pair| pair[1].as_second() - pair[0].as_second() == 3600), "{kept:?}");
+    ensure!(packets(&path)?.len() == 2000 * kept.len(), "whole hours go");
+    Ok(())
+}
+
+#[test]
+fn a_damaged_database_is_set_aside_and_begun_anew() -> Result<()> {
+    let (directory, path) = place()?;
+    let aside = |suffix: &str| directory.path().join("below").join(format!("history.db.damaged{suffix}"));
+    for (round, suffix) in ["", ".1"].into_iter().enumerate() {
+        let mut book = Book::new(&config(&path));
+        book.record(&reading((0..3000).map(|number| row(number, HOUR, 4)).collect()), at(HOUR + 60))?;
+        if round == 0 {
+            drop(book);
+            fs::write(&path, "nothing that a database would be\n".repeat(500))?;
+            book = Book::new(&config(&path));
+        } else {
+            // In the middle, where it is found only when it is used.
+            drop(book);
+            let file = fs::File::options().write(true).open(&path)?;
+            for page in 2..file.metadata()?.len() / 4096 {
+                file.write_all_at(&[0xa5; 4096], page * 4096)?;
+            }
+            book = Book::new(&config(&path));
+        }
+        book.record(&reading(vec![row(1, HOUR, 8)]), at(HOUR + 90))?;
+        ensure!(packets(&path)? == [("10.0.0.1".to_owned(), 8, 4)]);
+        ensure!(aside(suffix).exists(), "{}", aside(suffix).display());
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_not_a_database_of_op25b_is_left_alone() -> Result<()> {
+    let (directory, path) = place()?;
+    let once = reading(vec![row(1, HOUR, 4)]);
+    let kind =
+        |path: &Path| Book::new(&config(path)).record(&once, at(HOUR)).err().map(|failure| failure.kind);
+    let hosts = directory.path().join("hosts");
+    fs::write(&hosts, "192.0.2.1 post\n")?;
+    ensure!(kind(&hosts) == Some(Kind::Foreign));
+    ensure!(fs::read_to_string(&hosts)? == "192.0.2.1 post\n");
+    ensure!(kind(directory.path()) == Some(Kind::Path), "a directory");
+    ensure!(kind(&hosts.join("history.db")) == Some(Kind::Path), "below a file");
+
+    let other = directory.path().join("other.db");
+    rusqlite::Connection::open(&other)?.execute_batch("CREATE TABLE mail (id)")?;
+    ensure!(kind(&other) == Some(Kind::Foreign));
+
+    Book::new(&config(&path)).record(&once, at(HOUR))?;
+    rusqlite::Connection::open(&path)?.execute_batch("PRAGMA user_version = 99")?;
+    ensure!(kind(&path) == Some(Kind::Newer));
+    let refused = trend(&path, at(0)).err().context("a newer layout is read")?;
+    ensure!(refused.to_string().contains("newer op25b"), "{refused:#}");
+    ensure!(!directory.path().join("below").join("history.db.damaged").exists());
+    ensure!(trend(&directory.path().join("none.db"), at(0)).is_err());
+    Ok(())
+}
+
+/// A file system of a few pages, gone when dropped.
+struct Small(TempDir);
+
+impl Small {
+    fn new(kib: u32) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "none"])
+            .arg(directory.path())
+            .status()?;
+        ensure!(mounted.success(), "mount: {mounted}");
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_written_to_again_when_there_is_room() -> Result<()> {
+    let small = Small::new(512)?;
+    let path = small.0.path().join("history.db");
+    let mut book = Book::new(&config(&path));
+    book.record(&reading(vec![row(1, HOUR, 4)]), at(HOUR + 60))?;
+    let many = reading((0..20_000).map(|number| row(number, HOUR, 6)).collect());
+    for _ in 0..3 {
+        let failure = book.record(&many, at(HOUR + 90)).err().context("it fits")?;
+        ensure!(failure.kind == Kind::Full, "{failure}");
+    }
+    ensure!(packets(&path)? == [("10.0.0.1".to_owned(), 4, 2)], "what was there still is");
+    let room = Command::new("mount").args(["-o", "remount,size=64m"]).arg(small.0.path()).status()?;
+    ensure!(room.success());
+    book.record(&many, at(HOUR + 120))?;
+    ensure!(packets(&path)?.len() == 20_000);
+    drop(book);
+    let mounted = Command::new("mount").args(["-o", "remount,ro"]).arg(small.0.path()).status()?;
+    ensure!(mounted.success());
+    let failure = Book::new(&config(&path)).record(&many, at(HOUR + 150)).err().context("read-only")?;
+    ensure!(failure.kind == Kind::Refused, "{failure}");
+    Ok(())
+}
+
+#[test]
+fn a_database_that_is_taken_away_is_made_again() -> Result<()> {
+    let (_directory, path) = place()?;
+    let mut book = Book::new(&config(&path));
+    let once = reading(vec![row(1, HOUR, 4)]);
+    book.record(&once, at(HOUR + 60))?;
+    for suffix in ["", "-wal", "-shm"] {
+        match fs::remove_file(path.with_file_name(format!("history.db{suffix}"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    book.record(&once, at(HOUR + 90))?;
+    ensure!(packets(&path)? == [("10.0.0.1".to_owned(), 4, 2)]);
+    Ok(())
+}
+
+#[test]
+fn readers_see_whole_transactions_while_it_is_written() -> Result<()> {
+    let (_directory, path) = place()?;
+    let mut book = Book::new(&config(&path));
+    let write = |packets: u64| reading((0..200).map(|number| row(number, HOUR, packets)).collect());
+    book.record(&write(1), at(HOUR + 60))?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let reader = scope.spawn(|| -> Result<u32> {
+            let mut reads = 0;
+            while !done.load(Ordering::Relaxed) {
+                let (packets, _, sources) = sum(&trend(&path, at(HOUR))?);
+                ensure!(sources == 200 && packets % 200 == 0, "{packets} packets of {sources} sources");
+                reads += 1;
+            }
+            Ok(reads)
+        });
+        for packets in 2..100 {
+            book.record(&write(packets), at(HOUR + 60 + packets as i64))?;
+        }
+        done.store(true, Ordering::Relaxed);
+        let reads = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        ensure!(reads > 5, "{reads} reads");
+        Ok(())
+    })
+}
+
+#[test]
+fn submission_is_counted_from_where_the_counters_were_first_read() -> Result<()> {
+    let (_directory, path) = place()?;
+    let mut book = Book::new(&config(&path));
+    let counted = |seed: u64, attempts: [u64; 2]| {
+        let mut reading = reading(Vec::new());
+        reading.seed = seed;
+        let ports =
+            [(587, attempts[0]), (465, attempts[1])].into_iter().filter(|(_, attempts)| *attempts != 0);
+        reading.stats.submission = ports
+            .map(|(port, attempts)| Submission {
+                customer: Some("residential".to_owned()),
+                family: "ipv4",
+                port,
+                attempts,
+            })
+            .collect();
+        reading.stats.totals = vec![Total {
+            customer: None,
+            family: "ipv4",
+            reason: "unknown-source",
+            verdict: "pass",
+            packets: attempts[0],
+            bytes: 0,
+            attempts: 0,
+        }];
+        reading
+    };
+    // 100 were there before anybody looked; 465 came later, from zero.
+    for (second, attempts) in [(60, [100, 0]), (90, [103, 0]), (3601, [104, 2]), (3700, [110, 5])] {
+        book.record(&counted(7, attempts), at(HOUR + second))?;
+    }
+    drop(book);
+    // Another daemon, the same counters; then they begin anew.
+    Book::new(&config(&path)).record(&counted(7, [111, 5]), at(HOUR + 9000))?;
+    let mut book = Book::new(&config(&path));
+    book.record(&counted(8, [0, 0]), at(HOUR + 9500))?;
+    book.record(&counted(8, [20, 0]), at(HOUR + 9600))?;
+    let reader = Reader::open(&path)?;
+    let tokyo = zone("Asia/Tokyo");
+    let days = reader.submissions(Span::ALL, &tokyo)?;
+    let shown: Vec<_> = days.iter().map(|day| (day.day.as_str(), day.port, day.attempts)).collect();
+    ensure!(shown == [("2008-04-01", 465, 5), ("2008-04-01", 587, 31)], "{shown:?}");
+    let since = Span { from: at(HOUR + 3600), to: at(HOUR + 7200) };
+    let days = reader.submissions(since, &tokyo)?;
+    // What was read a second behind the hour is how that hour ended.
+    let shown: Vec<_> = days.iter().map(|day| (day.port, day.attempts)).collect();
+    ensure!(shown == [(465, 3), (587, 6)], "{shown:?}");
+    Ok(())
+}
+
+#[test]
+fn a_prefix_finds_what_lies_in_it_and_what_it_lies_in() -> Result<()> {
+    let (_directory, path) = place()?;
+    let sources = ["203.0.113.7/32", "203.0.114.7/32", "2001:db8:1000:500::/56", "2001:db8:1000:600::/64"];
+    let mut all = Vec::new();
+    for source in sources {
+        let mut row = row(0, HOUR, 4);
+        row.key.source = source.parse()?;
+        all.push(row);
+    }
+    Book::new(&config(&path)).record(&reading(all), at(HOUR + 60))?;
+    let reader = Reader::open(&path)?;
+    let found = |prefix: &str| -> Result<Vec<String>> {
+        Ok(reader.hours(&prefix.parse()?, Span::ALL)?.into_iter().map(|row| row.source).collect())
+    };
+    ensure!(found("203.0.113.0/24")? == ["203.0.113.7"]);
+    ensure!(found("203.0.112.0/21")?.len() == 2);
+    ensure!(found("2001:db8:1000:5ab::25")? == ["2001:db8:1000:500::/56"]);
+    ensure!(found("2001:db8:1000:500::/64")? == ["2001:db8:1000:500::/56"]);
+    ensure!(found("2001:db8:1000:600::1")? == ["2001:db8:1000:600::/64"]);
+    ensure!(found("2001:db8::/32")?.len() == 2);
+    ensure!(found("::/0")?.len() == 2, "no IPv4 among IPv6");
+    ensure!(found("0.0.0.0/0")?.len() == 2);
+    ensure!(found("192.0.2.0/24")?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn days_are_those_of_the_policy_and_the_last_is_included() -> Result<()> {
+    let tokyo = zone("Asia/Tokyo");
+    let span = Span::parse(Some("2008-04-01"), Some("2008-04-01"), &tokyo)?;
+    ensure!(span == Span { from: "2008-03-31T15:00:00Z".parse()?, to: "2008-04-01T15:00:00Z".parse()? });
+    let span = Span::parse(Some("2008-04-01T00:00:00Z"), None, &tokyo)?;
+    ensure!(span.from == at(HOUR));
+    let span = Span::around("2008-04-01T00:30:00Z", &tokyo)?;
+    ensure!(span == Span { from: at(HOUR - 3600), to: at(HOUR + 7200) }, "{span:?}");
+    for wrong in ["yesterday", "2008-04-01T00:00:00", "2008-13-01", ""] {
+        ensure!(Span::parse(Some(wrong), None, &tokyo).is_err(), "{wrong:?}");
+    }
+    ensure!(Span::parse(Some("2008-04-02"), Some("2008-04-01"), &tokyo).is_err());
+    Ok(())
+}
+
+/// A million source-hours: 500 sources in each of 2,000 hours, and all of a last hour.
+#[test]
+fn a_million_hours_stay_fast() -> Result<()> {
+    let (_directory, path) = place()?;
+    let mut book = Book::new(&config(&path));
+    let start = Instant::now();
+    for block in 0..20_i64 {
+        let rows = (0..100).flat_map(|hour| {
+            (0..500).map(move |number| row(number * 7, HOUR + (block * 100 + hour) * 3600, 4))
+        });
+        book.record(&reading(rows.collect()), at(HOUR + (block + 1) * 360_000))?;
+    }
+    println!("written: {:?}, {} MB", start.elapsed(), fs::metadata(&path)?.len() >> 20);
+    let now = HOUR + 2000 * 3600;
+    // As many sources as the kernel has accounts for, one reading after another.
+    for packets in [1, 2] {
+        let rows = (0..100_000).map(|number| row(number, now, packets)).collect();
+        let start = Instant::now();
+        book.record(&reading(rows), at(now + packets as i64))?;
+        println!("100,000 rows of which all have changed: {:?}", start.elapsed());
+    }
+    let timed = |what: &str, limit: u64, act: &dyn Fn() -> Result<usize>| -> Result<()> {
+        // The second time, as for somebody who looks twice.
+        for round in ["first", "again"] {
+            let start = Instant::now();
+            let rows = act()?;
+            let took = start.elapsed();
+            println!("{what}, {round}: {took:?} for {rows} rows");
+            ensure!(took < Duration::from_millis(limit), "{what} took {took:?}");
+        }
+        Ok(())
+    };
+    timed("trend of 24 h", 1000, &|| Ok(trend(&path, at(now - 86_400))?.len()))?;
+    let day = Span { from: at(now - 86_400), to: at(now) };
+    let hours = |prefix: &str, span| -> Result<usize> {
+        Ok(Reader::open(&path)?.hours(&prefix.parse()?, span)?.len())
+    };
+    timed("one source, all of it", 1000, &|| hours("10.0.0.7", Span::ALL))?;
+    timed("a /24, 24 h", 1000, &|| hours("10.0.1.0/24", day))?;
+    timed("a /24, all of it", 5000, &|| hours("10.0.1.0/24", Span::ALL))?;
+    timed("sums of all sources", 60_000, &|| Ok(Reader::open(&path)?.sums(Span::ALL)?.len()))?;
+    timed("sums of 24 h", 10_000, &|| Ok(Reader::open(&path)?.sums(day)?.len()))?;
+    timed("busy hours of all", 60_000, &|| Ok(Reader::open(&path)?.busy_hours(Span::ALL, 10, 30)?.len()))?;
+    Ok(())
+}
+
+#[test]
+fn what_the_disk_refuses_is_said_once_and_filtering_goes_on() -> Result<()> {
+    let (customer, edge) = (Namespace::new("customer")?, Namespace::new("edge")?);
+    edge.veth("eth1", &customer, "cust1")?;
+    let directory = tempfile::tempdir()?;
+    let mut filter = Filter::new(&edge)?;
+    let persistent = Path::new("/var/lib/op25b").join(filter.pins().file_name().context("a name")?);
+    let policy = |path: &Path| format!("{SITE}history: {{ path: {} }}\n", path.display());
+    filter.start(&policy(directory.path()), &[])?;
+    ensure!(
+        lab::eventually(|| filter.said().contains("is no file; write another path")),
+        "{}",
+        filter.said()
+    );
+    let (code, status) = filter.status()?;
+    ensure!(code == Some(0) && status["enforcing"] == true, "{status:#}");
+    let frames = tries("203.0.113.10", "192.0.2.200", 5, 25)?;
+    customer.mouth("cust1")?.send(frames.iter().map(Vec::as_slice))?;
+    // The accounts are there without a database.
+    let desk = json(&filter, &["source", "203.0.113.10"])?;
+    ensure!(desk["history"][0]["packets"] == 10, "{desk:#}");
+
+    // Another path is taken at once; a damaged file there is set aside.
+    let path = directory.path().join("history.db");
+    fs::write(&path, "no database\n".repeat(1000))?;
+    filter.policy(&policy(&path))?;
+    let answer = filter.op25b(&["reload"])?;
+    ensure!(answer.code == Some(0), "{answer:?}");
+    ensure!(lab::eventually(|| filter.said().contains("kept as ")), "{}", filter.said());
+    ensure!(lab::eventually(|| packets(&path).is_ok_and(|rows| rows.len() == 1)), "{}", filter.said());
+    ensure!(packets(&path)? == [("203.0.113.10".to_owned(), 10, 5)]);
+    ensure!(filter.said().matches("history: ").count() == 2, "{}", filter.said());
+    filter.stop(Signal::SIGTERM)?;
+    fs::remove_dir_all(persistent)?;
+    Ok(())
+}
+
+/// The operator of the other tests, with a history that keeps destinations.
+const SITE: &str = r#"
+version: 1
+timezone: Asia/Tokyo
+interfaces: { customer: [eth1] }
+relays:
+  - name: post
+    addresses: [192.0.2.25, "2001:db8:25::25"]
+customers:
+  - name: residential
+    prefixes: [203.0.113.0/24, "2001:db8:1000::/36"]
+    mode: enforce
+  - name: "=business"
+    prefixes: [198.51.100.128/25]
+    mode: monitor
+  - name: cgn
+    prefixes: [198.51.100.0/28]
+    mode: enforce
+    shared: true
+exemptions:
+  - prefixes: [203.0.113.128/28]
+    reason: static address plan
+    ticket: NOC-1234
+    expires: 2099-03-31
+quarantine:
+  - prefixes: [203.0.113.66/32]
+    reason: hacked mail server
+    ticket: ABUSE-77
+unknown_sources: pass
+count_submission: true
+"#;
+
+/// A site whose filter keeps a history, with a few minutes' frames sent.
+struct Site<'n> {
+    filter: Filter<'n>,
+    history: PathBuf,
+    persistent: PathBuf,
+}
+
+impl Drop for Site<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.persistent);
+    }
+}
+
+/// `attempts` SYNs from a source to one server, each twice.
+fn tries(source: &str, destination: &str, attempts: u16, port: u16) -> Result<Vec<Vec<u8>>> {
+    let (source, destination) = (source.parse()?, destination.parse()?);
+    let frames = (0..attempts).map(|number| syn(source, destination, 40_000 + number, port));
+    Ok(frames.flat_map(|frame| [frame.clone(), frame]).collect())
+}
+
+fn json(filter: &Filter<'_>, arguments: &[&str]) -> Result<serde_json::Value> {
+    let answer = filter.op25b(&[arguments, &["--json"]].concat())?;
+    ensure!(answer.code == Some(0), "{arguments:?}: {answer:?}");
+    answer.json()
+}
+
+#[test]
+fn the_commands_agree_with_what_was_sent() -> Result<()> {
+    let (customer, edge) = (Namespace::new("customer")?, Namespace::new("edge")?);
+    edge.veth("eth1", &customer, "cust1")?;
+    let directory = tempfile::tempdir()?;
+    let filter = Filter::new(&edge)?;
+    let name = filter.pins().file_name().context("pins have a name")?.to_owned();
+    let mut site = Site {
+        filter,
+        history: directory.path().join("history.db"),
+        persistent: Path::new("/var/lib/op25b").join(name),
+    };
+    let policy = format!("{SITE}history: {{ path: {}, keep_destinations: 7d }}\n", site.history.display());
+    site.filter.start(&policy, &[])?;
+    let mut frames = tries("203.0.113.10", "192.0.2.200", 5, 25)?;
+    frames.extend(tries("203.0.113.10", "192.0.2.25", 2, 25)?);
+    frames.extend(tries("203.0.113.10", "192.0.2.25", 3, 587)?);
+    frames.extend(tries("198.51.100.130", "192.0.2.200", 3, 25)?);
+    frames.extend(tries("203.0.113.130", "192.0.2.201", 4, 25)?);
+    frames.extend(tries("203.0.113.66", "192.0.2.201", 1, 25)?);
+    frames.extend(tries("2001:db8:1000:7::9", "2001:db8:ffff::25", 2, 25)?);
+    for number in 0..40 {
+        frames.extend(tries("203.0.113.11", &format!("192.0.2.{}", 100 + number), 1, 25)?);
+        frames.extend(tries("198.51.100.3", &format!("192.0.2.{}", 100 + number), 1, 25)?);
+    }
+    customer.mouth("cust1")?.send(frames.iter().map(Vec::as_slice))?;
+    let seen = lab::eventually(|| {
+        let rows = json(&site.filter, &["history", "198.51.100.3"]);
+        rows.is_ok_and(|rows| rows[0]["packets"] == 80)
+    });
+    ensure!(seen, "{:?}", site.filter.op25b(&["history", "198.51.100.3"]));
+    agree(&site, "while the daemon runs")?;
+    site.filter.stop(Signal::SIGTERM)?;
+    // Written when it ended: the accounts are not needed for it.
+    let sums = Reader::open(&site.history)?.sums(Span::ALL)?;
+    let sent: u64 = sums.iter().map(|sum| sum.packets).sum();
+    // Without the six to port 587, which no source has an account for.
+    ensure!(sent == frames.len() as u64 - 6, "{sent} of {}: {sums:#?}", frames.len());
+    agree(&site, "when the daemon has ended")?;
+    site.filter.start_again(&[], &[])?;
+    agree(&site, "when it is there again")?;
+    site.filter.stop(Signal::SIGKILL)?;
+    agree(&site, "when it was killed")?;
+
+    let log = site.persistent.join("reads.log");
+    let reads = fs::read_to_string(&log)?;
+    ensure!(reads.lines().any(|line| line.ends_with("read history 203.0.113.0/24")), "{reads}");
+    ensure!(fs::metadata(&log)?.permissions().mode() & 0o777 == 0o600);
+
+    // What the help desk does without.
+    fs::write(site.filter.path(), "version: 1\n")?;
+    fs::write(&site.history, "no database\n".repeat(1000))?;
+    // The log of what was written last is enough to read it all.
+    fs::remove_file(site.history.with_extension("db-wal"))?;
+    let desk = json(&site.filter, &["source", "203.0.113.10"])?;
+    ensure!(desk["customer"] == "residential" && desk["live"][0]["attempts"] == 7, "{desk:#}");
+    let notes = desk["notes"].to_string();
+    ensure!(notes.contains("policy file cannot be used") && notes.contains("history"), "{notes}");
+    Ok(())
+}
+
+/// All commands say what was sent.
+fn agree(site: &Site<'_>, when: &str) -> Result<()> {
+    let filter = &site.filter;
+    let rows = json(filter, &["history", "203.0.113.0/24"])?;
+    let mut shown = Vec::new();
+    for row in rows.as_array().context("rows")? {
+        let hour = row["hour"].as_str().unwrap_or_default();
+        ensure!(hour.ends_with(":00:00+09:00"), "{row}");
+        let word = |key: &str| row[key].to_string().trim_matches('"').to_owned();
+        shown.push(
+            ["source", "customer", "reason", "packets", "attempts", "destinations"].map(word).join(" "),
+        );
+    }
+    shown.sort();
+    // The estimate of 40 destinations may be a few off.
+    let bot = shown.iter().position(|row| row.starts_with("203.0.113.11 ")).context("the bot")?;
+    let bot = shown.remove(bot);
+    ensure!(bot.starts_with("203.0.113.11 residential blocked 80 40 "), "{when}: {bot}");
+    ensure!(
+        shown
+            == [
+                "203.0.113.10 residential blocked 10 5 1",
+                "203.0.113.10 residential relay 4 2 1",
+                "203.0.113.130 residential exempt 8 4 1",
+                "203.0.113.66 residential quarantined 2 1 1",
+            ],
+        "{when}: {shown:#?}"
+    );
+    let rows = json(filter, &["history", "2001:db8:1000:7::9", "--anonymize"])?;
+    ensure!(rows[0]["source"] == "2001:db8:1000::/48" && rows[0]["packets"] == 4, "{when}: {rows}");
+    let rows = json(filter, &["history", "203.0.113.10", "--to", "2008-04-01"])?;
+    ensure!(rows.as_array().is_some_and(Vec::is_empty), "{rows}");
+    let refused = filter.op25b(&["history", "203.0.113.10", "--from", "soon"])?;
+    ensure!(refused.error()?.contains("soon"), "{refused:?}");
+
+    let desk = json(filter, &["source", "203.0.113.10"])?;
+    ensure!(desk["mode"] == "enforce" && desk["exemption"].is_null(), "{when}: {desk:#}");
+    ensure!(desk["decisions"][0]["verdict"] == "drop", "{when}: {desk:#}");
+    ensure!(desk["decisions"][1]["relay"] == "post" && desk["decisions"][1]["verdict"] == "pass");
+    ensure!(desk["live"][0]["triage"] == "settings?" && desk["live"][0]["attempts"] == 7);
+    let advice = desk["advice"].to_string();
+    ensure!(advice.contains("587") && advice.contains("our own mail server"), "{when}: {advice}");
+    let desk = json(filter, &["source", "203.0.113.11"])?;
+    ensure!(desk["advice"].to_string().contains("probably infected"), "{when}: {desk:#}");
+    let desk = json(filter, &["source", "203.0.113.130"])?;
+    ensure!(desk["exemption"]["ticket"] == "NOC-1234", "{when}: {desk:#}");
+    ensure!(desk["live"][0]["attempts"] == 4 && desk["live"][0]["triage"].is_null(), "{when}: {desk:#}");
+    ensure!(desk["advice"].to_string().contains("exempt until 2099-04-01T00:00:00+09:00"), "{desk:#}");
+    let desk = json(filter, &["source", "203.0.113.66"])?;
+    ensure!(desk["quarantine"]["ticket"] == "ABUSE-77", "{when}: {desk:#}");
+    let desk = json(filter, &["source", "198.51.100.3"])?;
+    ensure!(desk["shared"] == true && desk["live"][0]["triage"].is_null(), "{when}: {desk:#}");
+    let desk = json(filter, &["source", "203.0.113.200"])?;
+    ensure!(desk["advice"].to_string().contains("nothing on port 25"), "{when}: {desk:#}");
+    let desk = json(filter, &["source", "203.0.113.10", "--at", "2008-04-01T09:30:00+09:00"])?;
+    ensure!(desk["history"] == serde_json::json!([]) && desk["live"] == serde_json::json!([]));
+    ensure!(desk["from"] == "2008-04-01T08:00:00+09:00" && desk["to"] == "2008-04-01T11:00:00+09:00");
+    let text = filter.op25b(&["history", "203.0.113.0/24"])?;
+    ensure!(text.code == Some(0) && text.stdout.lines().count() == 6, "{text:?}");
+    let text = filter.op25b(&["source", "203.0.113.11"])?;
+    ensure!(text.code == Some(0) && text.stdout.contains("triage: bot?"), "{text:?}");
+
+    let report = json(filter, &["report", "migration"])?;
+    let counts = |name: &str| {
+        let groups = report["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let group = groups.iter().find(|group| group["customer"] == name).cloned().unwrap_or_default();
+        ["outside", "outside_attempts", "relay", "relay_attempts"].map(|key| group[key].as_u64().unwrap_or(0))
+    };
+    ensure!(counts("residential") == [4, 48, 1, 2], "{when}: {report:#}");
+    ensure!(counts("=business") == [1, 3, 0, 0] && counts("cgn") == [1, 40, 0, 0], "{when}: {report:#}");
+    ensure!(report["sources"].as_array().map(Vec::len) == Some(6), "no exempt ones: {report:#}");
+    if when != "while the daemon runs" {
+        ensure!(report["submission"][0]["attempts"] == 6, "{when}: {}", report["submission"]);
+    }
+    let csv = filter.op25b(&["report", "migration", "--csv", "--group", "=business"])?;
+    let lines: Vec<_> = csv.stdout.lines().collect();
+    ensure!(
+        lines.len() == 2 && lines[1].starts_with("198.51.100.130,'=business,,3,6,0,0,would-block,"),
+        "{csv:?}"
+    );
+    let refused = filter.op25b(&["report", "abuse", "--group", "nobody"])?;
+    ensure!(refused.error()?.contains("nobody"), "{refused:?}");
+
+    let report = json(filter, &["report", "abuse"])?;
+    ensure!(report["sources"].as_array().map(Vec::len) == Some(1), "{when}: {report:#}");
+    ensure!(report["sources"][0]["source"] == "203.0.113.11" && report["sources"][0]["attempts"] == 40);
+    ensure!(report["shared"][0]["source"] == "198.51.100.3" && report["shared"][0]["triage"].is_null());
+    let report = json(filter, &["report", "destinations"])?;
+    let servers = report["servers"].as_array().context("servers")?;
+    let server = servers.iter().find(|server| server["destination"] == "192.0.2.200").context("a server")?;
+    ensure!(server["customers"] == 2 && servers.iter().all(|server| server["destination"] != "192.0.2.25"));
+    for which in ["migration", "abuse", "destinations"] {
+        let text = filter.op25b(&["report", which, "--anonymize"])?;
+        ensure!(text.code == Some(0) && !text.stdout.contains("203.0.113.11"), "{text:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,339 @@
+//! The accounts of sources in the kernel, held against a plain model: frames, bytes, attempts and destinations of
+//! each source, group and reason; submission; what room there is.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod ways;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use anyhow::{Context as _, Result};
+use etherparse::PacketBuilder;
+use op25b::object::{Constants, program};
+use op25b_ebpf::{
+    abi::{Link, Role, Softwire},
+    address::{Address, Family},
+    source::{Key, Source, WINDOW, destination_bit},
+    verdict::{Reason, submission_cell},
+};
+
+use crate::ways::{ENTRIES, Kernel, Office, say};
+
+const POLICY: &str = r#"
+version: 1
+interfaces: {customer: [eth1]}
+relays: [{name: post, addresses: [192.0.2.25, "2001:db8:25::25"]}]
+customers:
+  - {name: residential, prefixes: [203.0.113.0/25, "2001:db8:1000::/36"], mode: enforce, ipv6_source_length: 56}
+  - {name: business, prefixes: [203.0.113.128/25, "2001:db8:2000::/36"], mode: monitor}
+exemptions: [{prefixes: [203.0.113.7], reason: static, ticket: NOC-1}]
+unknown_sources: pass
+"#;
+
+const SYN: u8 = 2;
+const ACK: u8 = 0x10;
+const SEED: u64 = 0x2525;
+
+/// One segment.
+#[derive(Clone, Copy)]
+struct Segment {
+    source: IpAddr,
+    destination: IpAddr,
+    ports: (u16, u16),
+    sequence: u32,
+    flags: u8,
+}
+
+impl Segment {
+    fn frame(&self, link: Link) -> Vec<u8> {
+        let ip = match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                PacketBuilder::ipv4(source.octets(), destination.octets(), 64)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                PacketBuilder::ipv6(source.octets(), destination.octets(), 64)
+            }
+            _ => panic!("both ends are of one family"),
+        };
+        let mut tcp = ip.tcp(self.ports.0, self.ports.1, self.sequence, 64_240);
+        if self.flags & SYN != 0 {
+            tcp = tcp.syn();
+        }
+        if self.flags & ACK != 0 {
+            tcp = tcp.ack(1);
+        }
+        let mut packet = Vec::new();
+        tcp.write(&mut packet, b"twenty bytes of mail").unwrap();
+        match link {
+            Link::Ip => packet,
+            Link::Ethernet => {
+                let kind: [u8; 2] = if self.source.is_ipv4() { [8, 0] } else { [0x86, 0xdd] };
+                [[2u8; 12].as_slice(), &kind, &packet].concat()
+            }
+        }
+    }
+}
+
+/// What the account of a source should hold.
+#[derive(Default)]
+struct Expected {
+    packets: u64,
+    bytes: u64,
+    attempts: u64,
+    destinations: HashSet<IpAddr>,
+    last: Option<IpAddr>,
+    syns: VecDeque<(IpAddr, (u16, u16), u32)>,
+}
+
+impl Expected {
+    fn enter(&mut self, segment: &Segment, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+        self.destinations.insert(segment.destination);
+        self.last = Some(segment.destination);
+        let syn = (segment.destination, segment.ports, segment.sequence);
+        if segment.flags & SYN != 0 && !self.syns.contains(&syn) {
+            self.attempts += 1;
+            self.syns.push_back(syn);
+            if self.syns.len() > 4 {
+                self.syns.pop_front();
+            }
+        }
+    }
+}
+
+fn address(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => Address::ipv4(address.octets()),
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            Address { family: Family::Ipv6, high: (bits >> 64) as u64, low: bits as u64 }
+        }
+    }
+}
+
+fn v4(text: &str) -> IpAddr {
+    text.parse::<Ipv4Addr>().unwrap().into()
+}
+
+fn v6(text: &str) -> IpAddr {
+    text.parse::<Ipv6Addr>().unwrap().into()
+}
+
+/// Sources with the group, the reason towards the world and the prefix that names them.
+fn sources() -> Vec<(IpAddr, &'static str, Reason, Address)> {
+    let own = |text: &str| (v4(text), address(v4(text)));
+    let (blocked, blocked_key) = own("203.0.113.9");
+    let (other, other_key) = own("203.0.113.10");
+    let (exempt, exempt_key) = own("203.0.113.7");
+    let (watched, watched_key) = own("203.0.113.200");
+    let (unknown, unknown_key) = own("198.18.0.1");
+    // Two addresses of one customer, and a third of the next: /56 tells them apart.
+    let home = Address { family: Family::Ipv6, high: 0x2001_0db8_1000_aa00, low: 0 };
+    let next = Address { high: 0x2001_0db8_1000_ab00, ..home };
+    let business = Address { high: 0x2001_0db8_2000_aa01, ..home };
+    vec![
+        (blocked, "residential", Reason::Blocked, blocked_key),
+        (other, "residential", Reason::Blocked, other_key),
+        (exempt, "residential", Reason::Exempt, exempt_key),
+        (watched, "business", Reason::WouldBlock, watched_key),
+        (unknown, "", Reason::UnknownSource, unknown_key),
+        (v6("2001:db8:1000:aa01::1"), "residential", Reason::Blocked, home),
+        (v6("2001:db8:1000:aaff::2"), "residential", Reason::Blocked, home),
+        (v6("2001:db8:1000:ab01::1"), "residential", Reason::Blocked, next),
+        (v6("2001:db8:2000:aa01::1"), "business", Reason::WouldBlock, business),
+        (v6("2001:db8:2000:aa01::2"), "business", Reason::WouldBlock, business),
+    ]
+}
+
+fn constants(link: Link, submission: bool) -> Constants {
+    Constants { link, role: Role::CUSTOMER, softwire: Softwire::Closed, submission, seed: SEED, trace: false }
+}
+
+/// Frames of random segments among few sources, servers, ports and sequence numbers, so that many are alike.
+#[test]
+fn accounts_hold_what_was_sent() -> Result<()> {
+    let office = Office::of(POLICY);
+    let sources = sources();
+    for entry in ENTRIES.iter().filter(|entry| entry.is_here()) {
+        let kernel = Kernel::with(&office, constants(entry.link, false), &[entry.program, entry.explain])?;
+        let mut random = fastrand::Rng::with_seed(25);
+        let mut expected: HashMap<Key, Expected> = HashMap::new();
+        for _ in 0..4_000 {
+            let (source, group, reason, name) = random.choice(&sources).copied().context("no sources")?;
+            let server = random.u8(1..40);
+            let to_relay = random.u8(..8) == 0;
+            let destination = match (source.is_ipv4(), to_relay) {
+                (true, true) => v4("192.0.2.25"),
+                (true, false) => Ipv4Addr::new(198, 51, 100, server).into(),
+                (false, true) => v6("2001:db8:25::25"),
+                (false, false) => v6(&format!("2001:db8:ffff::{server:x}")),
+            };
+            let flags = *random.choice(&[SYN, SYN, SYN | ACK, ACK, 0]).context("no flags")?;
+            let segment = Segment {
+                source,
+                destination,
+                ports: (40_000 + random.u16(..2), 25),
+                sequence: random.u32(..2),
+                flags,
+            };
+            let frame = segment.frame(entry.link);
+            kernel.run(entry.program, &frame)?;
+            kernel.run(entry.explain, &frame)?;
+            let key = Key {
+                address: if name.family == Family::Ipv4 { name.low } else { name.high },
+                group: office.group(Some(group).filter(|group| !group.is_empty())) as u8,
+                reason: if to_relay { Reason::Relay } else { reason } as u8,
+                family: name.family as u8,
+                reserved: [0; 5],
+            };
+            expected.entry(key).or_default().enter(&segment, frame.len());
+        }
+        let (accounts, opened) = kernel.accounts()?;
+        assert_eq!(opened, expected.len() as u64, "{}: accounts opened", entry.name);
+        assert_eq!(accounts.len(), expected.len(), "{}: accounts", entry.name);
+        for (key, account) in &accounts {
+            let expected = expected.get(key).with_context(|| format!("{}: nobody is {key:?}", entry.name))?;
+            compare(entry.name, key, account, expected);
+        }
+        let attempts: u64 = expected.values().map(|expected| expected.attempts).sum();
+        let mut counted = 0;
+        for (number, ..) in kernel.all_cells()? {
+            counted += kernel.cell(number)?.attempts;
+        }
+        assert_eq!(counted, attempts, "{}: attempts in the groups' counters", entry.name);
+        say(&format!("sources: {}: {} accounts, {attempts} attempts", entry.name, accounts.len()));
+    }
+    Ok(())
+}
+
+fn compare(way: &str, key: &Key, account: &Source, expected: &Expected) {
+    let sum = |of: fn(&op25b_ebpf::source::Window) -> u64| account.windows.iter().map(of).sum::<u64>();
+    let found = (
+        account.packets + sum(|window| window.packets),
+        account.bytes + sum(|window| window.bytes),
+        account.attempts + sum(|window| window.attempts),
+    );
+    assert_eq!(found, (expected.packets, expected.bytes, expected.attempts), "{way}: {key:?}");
+    let bits = expected.destinations.iter().map(|server| destination_bit(address(*server), SEED));
+    let bits: HashSet<u32> = bits.collect();
+    let map = account.windows.iter().fold([0; 8], |mut all: [u64; 8], window| {
+        all.iter_mut().zip(window.destinations).for_each(|(word, more)| *word |= more);
+        all
+    });
+    let set: HashSet<u32> = (0..512).filter(|bit| map[*bit as usize / 64] & 1 << (bit % 64) != 0).collect();
+    assert_eq!(set, bits, "{way}: {key:?}: bits of destinations");
+    let last = address(expected.last.unwrap());
+    assert_eq!(account.destination, [last.high, last.low], "{way}: {key:?}: last destination");
+    let hour = jiff::Timestamp::now().as_nanosecond() as u64 / WINDOW;
+    for window in account.windows.iter().filter(|window| window.packets != 0) {
+        assert!(window.number == hour || window.number + 1 == hour, "{way}: hour {}", window.number);
+        assert!(account.first <= window.first && window.first <= window.last, "{way}: {key:?}: times");
+    }
+}
+
+#[test]
+fn triangular_answers_are_the_customers_attempts() -> Result<()> {
+    let office = Office::of(&POLICY.replace("mode: enforce,", "mode: enforce, return_path: enforce,"));
+    let constants = Constants { role: Role::UPSTREAM, ..constants(Link::Ethernet, false) };
+    let kernel = Kernel::with(&office, constants, &[program::XDP])?;
+    for server in 1..=3 {
+        let segment = Segment {
+            source: Ipv4Addr::new(198, 51, 100, server).into(),
+            destination: v4("203.0.113.9"),
+            ports: (25, 40_000),
+            sequence: 7,
+            flags: SYN | ACK,
+        };
+        // Sent again, since nobody answers.
+        for _ in 0..3 {
+            kernel.run(program::XDP, &segment.frame(Link::Ethernet))?;
+        }
+    }
+    let (accounts, _) = kernel.accounts()?;
+    let [(key, account)] = accounts.as_slice() else { panic!("one account, not {}", accounts.len()) };
+    assert_eq!(key.address, u64::from(u32::from(Ipv4Addr::new(203, 0, 113, 9))), "the customer's");
+    assert_eq!(key.reason, Reason::ReturnPath as u8);
+    let attempts: u64 = account.windows.iter().map(|window| window.attempts).sum();
+    assert_eq!(attempts, 3, "one for each server");
+    assert_eq!(account.destination[1], u64::from(u32::from(Ipv4Addr::new(198, 51, 100, 3))), "the server");
+    Ok(())
+}
+
+#[test]
+fn submission_is_counted_where_the_policy_says_so_and_per_group_only() -> Result<()> {
+    let office = Office::of(POLICY);
+    let home = v4("203.0.113.9");
+    let relay = v4("192.0.2.25");
+    let other = v4("198.51.100.25");
+    for entry in ENTRIES.iter().filter(|entry| entry.is_here()) {
+        for counts in [true, false] {
+            let kernel = Kernel::with(&office, constants(entry.link, counts), &[entry.program])?;
+            let segments = [
+                (home, relay, 587, SYN),
+                (home, relay, 587, SYN),
+                (home, relay, 465, SYN),
+                // Not to a relay, not a connection, not from a group, not submission.
+                (home, other, 587, SYN),
+                (home, relay, 587, SYN | ACK),
+                (home, relay, 587, ACK),
+                (v4("198.18.0.1"), relay, 587, SYN),
+                (home, relay, 443, SYN),
+                (v6("2001:db8:2000::1"), v6("2001:db8:25::25"), 465, SYN),
+            ];
+            for (source, destination, port, flags) in segments {
+                let segment = Segment { source, destination, ports: (40_000, port), sequence: 1, flags };
+                let returned = kernel.run(entry.program, &segment.frame(entry.link))?;
+                assert_eq!(returned, entry.pass, "{}: it passes", entry.name);
+            }
+            let mut counted: Vec<(u32, u64)> =
+                kernel.all_cells()?.iter().map(|(cell, packets, _)| (*cell, *packets)).collect();
+            counted.sort_unstable();
+            let cell = |group, family, tls| submission_cell(office.group(Some(group)), family, tls);
+            let mut expected = vec![
+                (cell("residential", Family::Ipv4, false), 2),
+                (cell("residential", Family::Ipv4, true), 1),
+                (cell("business", Family::Ipv6, true), 1),
+            ];
+            expected.retain(|_| counts);
+            expected.sort_unstable();
+            assert_eq!(counted, expected, "{}: cells, counting: {counts}", entry.name);
+            assert!(
+                kernel.accounts()?.0.is_empty(),
+                "{}: nobody is profiled for what is permitted",
+                entry.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The groups' counters do not depend on the room for sources.
+#[test]
+fn sources_without_room_are_evicted_and_counted() -> Result<()> {
+    let office =
+        Office::of(&POLICY.replace("203.0.113.0/25", "10.0.0.0/8").replace("203.0.113.7", "10.255.255.7"));
+    let kernel = Kernel::with(&office, constants(Link::Ethernet, false), &[program::XDP])?;
+    const SENT: u32 = 5_000;
+    for number in 0..SENT {
+        let segment = Segment {
+            source: Ipv4Addr::from(0x0a00_0000 + number).into(),
+            destination: v4("198.51.100.25"),
+            ports: (40_000, 25),
+            sequence: number,
+            flags: SYN,
+        };
+        kernel.run(program::XDP, &segment.frame(Link::Ethernet))?;
+    }
+    let (accounts, opened) = kernel.accounts()?;
+    assert_eq!(opened, u64::from(SENT), "each opened one");
+    assert!(accounts.len() <= 1024, "{} accounts, there is room for 1,024", accounts.len());
+    assert!(accounts.len() >= 512, "{} accounts only", accounts.len());
+    let cells = kernel.all_cells()?;
+    let packets: u64 = cells.iter().map(|(_, packets, _)| packets).sum();
+    assert_eq!(packets, u64::from(SENT), "counted all the same");
+    say(&format!("sources: {} of {SENT} evicted, {SENT} counted", opened - accounts.len() as u64));
+    Ok(())
+}
