@@ -1,7 +1,7 @@
 //! The counters, from the pins: they are there with the daemon or without.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::{
     commands::No,
     instance::Instance,
-    manifest::Manifest,
+    manifest::{Interface as Attached, Manifest},
     object::{self, Wire},
 };
 
@@ -152,50 +152,91 @@ pub const fn family_name(family: Family) -> &'static str {
     }
 }
 
-/// Reads the counters of an instance.
+/// What one interface has counted.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// As `ip link` shows it.
+    pub interface: String,
+    /// `customer`, `upstream` or `both`; `former` where the policy no longer names it.
+    pub role: String,
+    cells: Vec<(Cell, Count)>,
+    submission: Vec<((u32, Family, u16), u64)>,
+    seen: Vec<u64>,
+}
+
+impl Counted {
+    /// By group, family, reason and verdict.
+    #[must_use]
+    pub fn totals(&self, manifest: &Manifest) -> Vec<Total> {
+        self.cells.iter().map(|(cell, count)| total(*cell, *count, manifest)).collect()
+    }
+}
+
+/// Reads the counters of an instance, summed over interfaces.
 ///
 /// # Errors
 ///
 /// When its pins are gone or of another version.
 pub fn read(instance: &Instance, manifest: &Manifest) -> Result<Stats> {
-    let mut sums: BTreeMap<Cell, Count> = BTreeMap::new();
-    let mut submissions: BTreeMap<(u32, Family, u16), u64> = BTreeMap::new();
-    let mut seen = vec![0; SEEN_CELLS as usize];
-    let attached = manifest.interfaces.iter();
-    let mut directories: BTreeSet<PathBuf> =
-        attached.map(|interface| instance.counters(&interface.name, interface.mode)).collect();
+    Ok(summed(&read_each(instance, manifest)?, manifest))
+}
+
+/// Reads the counters of an instance, interface by interface.
+///
+/// # Errors
+///
+/// As of [`read`].
+pub fn read_each(instance: &Instance, manifest: &Manifest) -> Result<Vec<Counted>> {
+    let mut directories: BTreeMap<PathBuf, (String, String)> = BTreeMap::new();
     // What was counted on interfaces that the policy no longer names has been counted.
     let kept = fs::read_dir(instance.pins().join("counters")).into_iter().flatten().filter_map(Result::ok);
-    directories.extend(kept.map(|entry| entry.path()).filter(|path| path.join(object::COUNTERS).exists()));
-    for directory in directories {
-        for (sum, packets) in seen.iter_mut().zip(read_seen(&directory.join(object::SEEN))?) {
-            *sum += packets;
-        }
+    for path in kept.map(|entry| entry.path()).filter(|path| path.join(object::COUNTERS).exists()) {
+        let name = Instance::interface_of_counters(&path);
+        directories.insert(path, (name, "former".to_owned()));
+    }
+    for Attached { name, mode, role, .. } in &manifest.interfaces {
+        directories.insert(instance.counters(name, *mode), (name.clone(), role.clone()));
+    }
+    let mut all = Vec::new();
+    for (directory, (interface, role)) in directories {
         let counters = open(&directory.join(object::COUNTERS))?;
         let groups = std::iter::once(0).chain(manifest.numbers.values().copied());
-        for (cell, count) in nonzero(&counters, groups)? {
-            let sum = sums.entry(cell).or_default();
-            *sum = plus(*sum, count);
-        }
+        let mut submission = Vec::new();
         for group in manifest.numbers.values().copied() {
             for (family, port) in SUBMISSION_CELLS {
                 let cell = submission_cell(group, family, port == SUBMISSIONS);
-                *submissions.entry((group, family, port)).or_default() += sum(&counters, cell)?.packets;
+                submission.push(((group, family, port), sum(&counters, cell)?.packets));
             }
         }
+        all.push(Counted {
+            interface,
+            role,
+            cells: nonzero(&counters, groups)?,
+            submission,
+            seen: read_seen(&directory.join(object::SEEN))?,
+        });
     }
-    let totals = sums
-        .into_iter()
-        .map(|(cell, Count { packets, bytes, attempts })| Total {
-            customer: manifest.group(cell.group).map(str::to_owned),
-            family: family_name(cell.family),
-            reason: cell.reason.name(),
-            verdict: cell.verdict.name(),
-            packets,
-            bytes,
-            attempts,
-        })
-        .collect();
+    Ok(all)
+}
+
+/// The sums over interfaces.
+#[must_use]
+pub fn summed(all: &[Counted], manifest: &Manifest) -> Stats {
+    let mut sums: BTreeMap<Cell, Count> = BTreeMap::new();
+    let mut submissions: BTreeMap<(u32, Family, u16), u64> = BTreeMap::new();
+    let mut seen = vec![0; SEEN_CELLS as usize];
+    for counted in all {
+        for (sum, packets) in seen.iter_mut().zip(&counted.seen) {
+            *sum += packets;
+        }
+        for (cell, count) in &counted.cells {
+            let sum = sums.entry(*cell).or_default();
+            *sum = plus(*sum, *count);
+        }
+        for (cell, attempts) in &counted.submission {
+            *submissions.entry(*cell).or_default() += attempts;
+        }
+    }
     let interfaces = manifest
         .interfaces
         .iter()
@@ -215,7 +256,26 @@ pub fn read(instance: &Instance, manifest: &Manifest) -> Result<Stats> {
             attempts,
         })
         .collect();
-    Ok(Stats { generation: manifest.generation, interfaces, totals, submission, seen: name_seen(&seen) })
+    Stats {
+        generation: manifest.generation,
+        interfaces,
+        totals: sums.into_iter().map(|(cell, count)| total(cell, count, manifest)).collect(),
+        submission,
+        seen: name_seen(&seen),
+    }
+}
+
+fn total(cell: Cell, count: Count, manifest: &Manifest) -> Total {
+    let Count { packets, bytes, attempts } = count;
+    Total {
+        customer: manifest.group(cell.group).map(str::to_owned),
+        family: family_name(cell.family),
+        reason: cell.reason.name(),
+        verdict: cell.verdict.name(),
+        packets,
+        bytes,
+        attempts,
+    }
 }
 
 /// Reads a pinned map of how frames were seen: packets by [`op25b_ebpf::found::seen_cell`].

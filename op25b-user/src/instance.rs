@@ -68,6 +68,13 @@ impl Instance {
         self.pins().join("counters").join(pin_name(interface, attach))
     }
 
+    /// The interface whose pinned counters are in this directory.
+    #[must_use]
+    pub fn interface_of_counters(directory: &Path) -> String {
+        let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.rsplit_once(':').map_or(name.clone(), |(interface, _)| interface.replace(':', "."))
+    }
+
     /// The directory of the pinned accounts of sources.
     #[must_use]
     pub fn sources(&self) -> PathBuf {

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::{
     attach::{self, Hook},
-    clock, counters,
+    clock,
+    counters::{self, Total},
     instance::Instance,
     interface,
     manifest::{self, Manifest},
@@ -91,28 +92,59 @@ pub struct InterfaceStatus {
     pub problem: Option<String>,
 }
 
+/// Whether the policy file says what is in force.
+#[derive(Clone, Debug)]
+pub struct Drift {
+    /// None where the file cannot be read.
+    pub current: Option<bool>,
+    /// What to say of it.
+    pub warning: Option<String>,
+}
+
+/// Compares the policy file with what is in force. Reads the whole file, and those that it names: a million prefixes
+/// take a moment.
+#[must_use]
+pub fn drift(manifest: &Manifest) -> Drift {
+    let (current, warning) = match Policy::read(&manifest.policy, &Override::default()) {
+        Ok(policy) if policy.hash == manifest.hash => (Some(true), None),
+        Ok(_) => {
+            let changed = format!("{} has changed since it took force", manifest.policy.display());
+            (Some(false), Some(changed))
+        }
+        Err(invalid) => {
+            (None, Some(format!("the policy file cannot be used any more: {}", invalid.errors.join("; "))))
+        }
+    };
+    Drift { current, warning }
+}
+
 /// Looks at what is in force, from the kernel's side.
 ///
 /// # Errors
 ///
 /// When interfaces cannot be looked at.
 pub async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
+    let totals = counters::read(instance, manifest).map(|stats| stats.totals).unwrap_or_default();
+    look_with(instance, manifest, drift(manifest), &totals).await
+}
+
+/// The same, for who knows already what has been counted and whether the policy file is in force.
+///
+/// # Errors
+///
+/// As of [`look`].
+pub async fn look_with(
+    instance: &Instance,
+    manifest: &Manifest,
+    drift: Drift,
+    totals: &[Total],
+) -> Result<Status> {
     let mut interfaces = Vec::new();
     for known in &manifest.interfaces {
         interfaces.push(look_at(instance, known).await?);
     }
-    let mut warnings = Vec::new();
-    let current = match Policy::read(&manifest.policy, &Override::default()) {
-        Ok(policy) if policy.hash == manifest.hash => Some(true),
-        Ok(_) => {
-            warnings.push(format!("{} has changed since it took force", manifest.policy.display()));
-            Some(false)
-        }
-        Err(invalid) => {
-            warnings.push(format!("the policy file cannot be used any more: {}", invalid.errors.join("; ")));
-            None
-        }
-    };
+    let Drift { current, warning } = drift;
+    let mut warnings: Vec<String> = warning.into_iter().collect();
     for known in manifest.interfaces.iter().filter(|known| known.name != known.port) {
         let other = interface::find(&known.port).await?.is_some();
         warnings.push(if other {
@@ -166,7 +198,6 @@ pub async fn look(instance: &Instance, manifest: &Manifest) -> Result<Status> {
     if let Some(over) = suspension.as_ref().filter(|suspension| suspension.until < now && !daemon) {
         warnings.push(format!("change overdue: the suspension ends ({}); no daemon runs", over.until));
     }
-    let totals = counters::read(instance, manifest).map(|stats| stats.totals).unwrap_or_default();
     let attached = interfaces.iter().filter(|interface| interface.attached).count();
     let state = match attached {
         0 => "detached",
