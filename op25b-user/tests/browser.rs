@@ -11,13 +11,14 @@ mod site;
 use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use chromium::Chromium;
 use jiff::Timestamp;
 use lab::{Filter, eventually, syn};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OpenFlags, params};
 use serde_json::{Value, json};
 use site::Site;
 
@@ -240,19 +241,20 @@ fn name_server(socket: &UdpSocket) {
 
 /// A day as it goes: more in the evening.
 fn remember(path: &std::path::Path) -> Result<()> {
-    let book = Connection::open(path)?;
+    // Made by the daemon, not by this.
+    let book = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     book.execute("INSERT OR IGNORE INTO customers (name) VALUES ('kurume'), ('yanagawa')", [])?;
     let now = Timestamp::now().as_second().div_euclid(3600);
     for back in 1..24_i64 {
         let hour = now - back;
-        let tide = 40 + 9 * (12 - (hour - 3).rem_euclid(24) + 12 - 12).abs() + (hour * 7).rem_euclid(23);
+        let tide = 40 + 9 * (12 - (hour - 3).rem_euclid(24)).abs() + (hour * 7).rem_euclid(23);
         for (name, reason, attempts) in [("kurume", "blocked", tide * 3), ("yanagawa", "would-block", tide)] {
             let reason = op25b_ebpf::verdict::Reason::ALL
                 .into_iter()
                 .find(|known| known.name() == reason)
                 .context("a reason")? as i64;
             book.execute(
-                "INSERT INTO trends SELECT ?1, id, ?2, ?3 * 11, ?3, 12 FROM customers WHERE name = ?4",
+                "INSERT OR IGNORE INTO trends SELECT ?1, id, ?2, ?3 * 11, ?3, 12 FROM customers WHERE name = ?4",
                 params![hour * 3600, reason, attempts, name],
             )?;
         }
@@ -295,7 +297,12 @@ fn a_busy_router_is_shown_as_it_is() -> Result<()> {
     filter.start_again(&["--nameserver", "127.0.0.1:5353"], &[])?;
     ensure!(eventually(|| remember(&history).is_ok()), "{:?}", remember(&history));
     let frames = traffic();
-    site.customer.mouth("cust1")?.send(frames.iter().map(Vec::as_slice))?;
+    let mouth = site.customer.mouth("cust1")?;
+    // No more at once than the interface's ring holds.
+    for some in frames.chunks(100) {
+        mouth.send(some.iter().map(Vec::as_slice))?;
+        thread::sleep(Duration::from_millis(2));
+    }
     let browser = Chromium::start(&site.edge)?;
     browser.screen(1280, 800)?;
 
