@@ -1,5 +1,8 @@
 //! The page: whether the filter is in force in one look, then groups, the last day, sources, relays and interfaces.
 
+#[cfg(test)]
+mod said;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -300,6 +303,9 @@ impl Page<'_> {
                     ], html! { @for source in sources.top.iter().take(SHOWN) { (self.source(source)) } }))
                     @if all > shown {
                         p.note { (self.word(Word::More).replace("{shown}", &number(shown)).replace("{all}", &number(all))) }
+                    }
+                    @if sources.evicted != 0 {
+                        p.note { (self.word(Word::Evicted).replace("{}", &number(sources.evicted))) }
                     }
                 }
             }

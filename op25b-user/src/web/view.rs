@@ -47,7 +47,7 @@ pub(super) struct View {
 
 /// Who was judged.
 pub(super) struct SourcesView {
-    accounts: Vec<Account>,
+    pub(super) accounts: Vec<Account>,
     pub(super) entries: u64,
     pub(super) room: u64,
     pub(super) evicted: u64,

@@ -154,6 +154,9 @@ catalogue! {
     LastDestination: "Last destination", "最後の宛先";
     More: "{shown} of {all} are shown; `op25b top` shows all.", "{all}件中{shown}件を表示。全件は `op25b top` で確認できます。";
 
+    Evicted: "{} accounts of sources had to make room for others: what is said of sources is too low; groups are exact.",
+        "送信元の記録{}件が表からあふれました。送信元ごとの値は実際より少なく、グループごとの値は正確です。";
+
     Relays: "Relays", "リレー";
     RelaysCaption: "Relays by their hostname, as the DNS named them", "ホスト名で指定されたリレーと DNS の応答";
     RelayNames: "Relays of the policy:", "ポリシーのリレー:";
