@@ -19,9 +19,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
-    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode},
+    programs::{TestRun as _, TestRunOptions, Xdp},
     util::KernelVersion,
 };
+use aya_obj::programs::XdpAttachType;
 use lab::{Filter, eventually, syn};
 use nix::{sys::signal::Signal, unistd::Pid};
 use op25b_ebpf::source::KEPT;
@@ -74,8 +75,11 @@ fn server(number: u32, family: IpAddr) -> IpAddr {
     if family.is_ipv6() {
         return Ipv6Addr::from(0x2001_0db8_ffff_0000_0000_0000_0000_0000_u128 + u128::from(number)).into();
     }
-    let (block, rest) =
-        if number < 250 { (Ipv4Addr::new(198, 51, 100, 1), number) } else { (Ipv4Addr::new(192, 0, 2, 1), number - 250) };
+    let (block, rest) = if number < 250 {
+        (Ipv4Addr::new(198, 51, 100, 1), number)
+    } else {
+        (Ipv4Addr::new(192, 0, 2, 1), number - 250)
+    };
     // The relay is one of them; nobody sends there by accident.
     let rest = if block.octets()[0] == 192 && rest >= 24 { rest + 1 } else { rest };
     Ipv4Addr::from(u32::from(block) + rest).into()
@@ -212,14 +216,13 @@ fn a_flood_slows_neither_the_page_nor_takes_the_processor() -> Result<()> {
         let flood = scope.spawn(|| -> Result<f64> {
             let (start, mut sent) = (Instant::now(), 0_u32);
             while !stop.load(Ordering::Relaxed) {
-                let options =
-                    TestRunOptions { data_in: Some(&frame), repeat: 200_000, ..Default::default() };
+                let options = TestRunOptions { data_in: Some(&frame), repeat: 200_000, ..Default::default() };
                 program.test_run(options)?;
                 sent += 200_000;
             }
             Ok(f64::from(sent) / start.elapsed().as_secs_f64())
         });
-        let looked = (|| {
+        let looked = (|| -> Result<(f64, Duration)> {
             let (start, before) = (Instant::now(), processor_time(filter.pid()?)?);
             // The daemon with nobody looking.
             thread::sleep(Duration::from_secs(4));
@@ -244,8 +247,8 @@ fn a_flood_slows_neither_the_page_nor_takes_the_processor() -> Result<()> {
         busy * 100.0
     );
     assert!(busy < 0.10, "{busy}");
-    // Twice what is due: this is a development build, and the machine has other work.
-    assert!(slowest < Duration::from_millis(1000), "{slowest:?}");
+    // Five times what is due: this is a development build, and the machine has other work.
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
     Ok(())
 }
 
@@ -258,7 +261,8 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
     let site = Site::new(2)?;
     let mut filter = Filter::new(&site.edge)?;
     let history = filter.path().with_file_name("history.db");
-    let outputs = format!("metrics: {{listen: \"127.0.0.1:9025\"}}\nhistory: {{path: {}}}\n", history.display());
+    let outputs =
+        format!("metrics: {{listen: \"127.0.0.1:9025\"}}\nhistory: {{path: {}}}\n", history.display());
     filter.start(&format!("{POLICY}{outputs}"), &[])?;
     let (out, back, sent) = hour()?;
     for (peer, frames) in [("cust1", &out), ("cust2", &back)] {
@@ -280,8 +284,7 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
     for reason in ["blocked", "return-path", "relay"] {
         assert_eq!(total(&stats, reason), sent.sums(reason), "{reason}: packets and attempts");
     }
-    let submitted: u64 =
-        list(&stats, "submission")?.iter().filter_map(|row| row["attempts"].as_u64()).sum();
+    let submitted: u64 = list(&stats, "submission")?.iter().filter_map(|row| row["attempts"].as_u64()).sum();
     let relayed = sent.sums("relay").1;
     let others = u64::from(CUSTOMERS) - (0..CUSTOMERS).filter(|number| number % 41 == 0).count() as u64;
     assert_eq!(submitted, others - relayed, "connections to the submission port");
@@ -335,10 +338,12 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
         ("op25b_attempts_total", "relay", relayed),
     ] {
         let wanted = |line: &&str| line.starts_with(metric) && line.contains(&format!("reason=\"{reason}\""));
-        let values = metrics.lines().filter(wanted).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        let values =
+            metrics.lines().filter(wanted).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
         assert_eq!(values.sum::<u64>(), expected, "{metric} {reason}");
     }
-    let bots = metrics.lines().find(|line| line.starts_with("op25b_sources_by_triage") && line.contains("bot?"));
+    let bots =
+        metrics.lines().find(|line| line.starts_with("op25b_sources_by_triage") && line.contains("bot?"));
     assert!(bots.is_some_and(|line| line.ends_with(" 4.0") || line.ends_with(" 4")), "{bots:?}");
     let page = get(&site, "/?lang=en")?;
     for bot in &sent.bots {

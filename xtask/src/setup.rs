@@ -15,9 +15,12 @@ pub(crate) use packages::unpack;
 /// What the demo and the tests run beside op25b. Swaks needs the two Perl modules for TLS and for IPv6.
 const LAB: &[&str] = &[
     "busybox-static",
+    "chromium",
+    "chromium-driver",
     "cpio",
     "ethtool",
     "faketime",
+    "fonts-ipafont-gothic",
     "iproute2",
     "libio-socket-inet6-perl",
     "libnet-ssleay-perl",
@@ -28,6 +31,7 @@ const LAB: &[&str] = &[
     "postfix",
     "procps",
     "python3",
+    "rsyslog",
     "sasl2-bin",
     "swaks",
     "tcpdump",

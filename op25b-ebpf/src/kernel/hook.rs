@@ -173,7 +173,8 @@ macro_rules! hook {
             maps::seen(found);
             let (packets, bytes) = (frame.packets(found), frame.length());
             let answer = u64::from(answer(found, &decision).0);
-            let attempts = if ACCOUNTS.load() == 0 { 0 } else { u64::from($account(context, found.0, answer)) };
+            let attempts =
+                if ACCOUNTS.load() == 0 { 0 } else { u64::from($account(context, found.0, answer)) };
             maps::count(decision.cell(flow.customer().family), Count { packets, bytes, attempts });
             // The loader sets the level; at its default the verifier cuts this away.
             debug!(
