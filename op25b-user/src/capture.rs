@@ -14,7 +14,10 @@ use pcap_file::{
     pcap::PcapReader,
     pcapng::{
         Block, PcapNgReader, PcapNgWriter,
-        blocks::{enhanced_packet::EnhancedPacketBlock, interface_description::InterfaceDescriptionBlock},
+        blocks::{
+            enhanced_packet::EnhancedPacketBlock,
+            interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption},
+        },
     },
 };
 
@@ -165,6 +168,8 @@ impl Capture {
                     return Some(Err(PcapError::InvalidInterfaceId(interface)));
                 };
                 let link_type = description.linktype;
+                // The reader takes every timestamp for nanoseconds.
+                let time = nanoseconds(description).map_or(time, |unit| time.saturating_mul(unit));
                 return Some(Ok(Frame { link: link(link_type), link_type, time, bytes, length }));
             },
         }
@@ -195,6 +200,15 @@ impl Iterator for Capture {
     }
 }
 
+/// Nanoseconds that a timestamp of an interface counts: powers of ten, microseconds unless it says otherwise.
+fn nanoseconds(interface: &InterfaceDescriptionBlock<'_>) -> Option<u32> {
+    let resolution = interface.options.iter().find_map(|option| match option {
+        InterfaceDescriptionOption::IfTsResol(resolution) => Some(*resolution),
+        _ => None,
+    });
+    10_u32.checked_pow(9_u32.checked_sub(u32::from(resolution.unwrap_or(6)))?)
+}
+
 /// The first four bytes, fewer where the file ends.
 fn start(source: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -218,23 +232,18 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a file.
+    /// Begins a new file: one that is there may be the only copy of something.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// When it is there, or cannot be written.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path)
-            .map_err(|error| No::Input(format!("cannot write {}: {error}", path.display())))?;
-        Self::new(file)
-    }
-
-    /// Begins an open file.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be written.
-    pub fn new(file: File) -> anyhow::Result<Self> {
+        let file = File::create_new(path).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                No::Input(format!("{} is there; write to another file", path.display()))
+            }
+            _ => No::Input(format!("cannot write {}: {error}", path.display())),
+        })?;
         Ok(Self { writer: PcapNgWriter::new(BufWriter::new(file))?, links: Vec::new() })
     }
 
@@ -251,7 +260,8 @@ impl Writer {
                 self.writer.write_pcapng_block(InterfaceDescriptionBlock {
                     linktype: frame.link_type,
                     snaplen: 0,
-                    options: Vec::new(),
+                    // Timestamps are nanoseconds here; a reader takes them for microseconds unless it is told.
+                    options: vec![InterfaceDescriptionOption::IfTsResol(9)],
                 })?;
                 self.links.push(frame.link_type);
                 self.links.len() - 1

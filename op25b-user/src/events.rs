@@ -6,5 +6,5 @@ mod listener;
 mod syslog;
 
 pub use clients::{Asked, Line, connect};
-pub use decode::{Decoder, Event};
+pub use decode::Event;
 pub use listener::Listener;

@@ -170,6 +170,12 @@ fn a_capture_holds_headers_and_no_mail() -> Result<()> {
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     };
+    let times = read("frame.time_epoch")?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
+    for time in times.lines() {
+        let time: f64 = time.parse()?;
+        assert!((now - time).abs() < 60.0, "captured at {time}, and it is {now}");
+    }
     let lengths = read("frame.len")?;
     assert_eq!(lengths.lines().count(), 20);
     assert!(lengths.lines().all(|line| line == frame.len().to_string()), "{lengths}");

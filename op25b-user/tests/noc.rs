@@ -111,8 +111,10 @@ impl Sent {
     }
 }
 
+type Frames = Vec<Vec<u8>>;
+
 /// The hour: from customers, and from the Internet.
-fn hour() -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>, Sent)> {
+fn hour() -> Result<(Frames, Frames, Sent)> {
     let (mut out, mut back, mut sent) = (Vec::new(), Vec::new(), Sent::default());
     // Spread over both families: 0, 49, 98, …; bots behind them; the triangular one last.
     let step = CUSTOMERS / (OLD_SETTINGS + BOTS + 1);

@@ -72,7 +72,8 @@ impl Policy for Pick {
             mode: Mode::Enforce as u8,
             action: 1,
             return_path: Mode::Enforce as u8,
-            reserved: [0; 5],
+            source_length: 64,
+            reserved: [0; 4],
         };
         if number & 1 == 1 { Some(&ENFORCING) } else { None }
     }

@@ -1,15 +1,10 @@
 //! `op25b capture`: the first bytes of what is dropped, as a file for Wireshark.
 
-use std::{
-    fs::File,
-    io::ErrorKind,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use pcap_file::DataLink;
 
-use super::No;
 use crate::{
     capture::{Frame, Writer},
     cli,
@@ -23,12 +18,7 @@ pub(super) fn capture(instance: &Instance, arguments: &cli::Capture) -> Result<(
     let asked = Asked { capture_every: Some(arguments.every), snapshots: true };
     let lines = connect(instance, asked)?;
     let path = &arguments.write;
-    // Not one that is there: it may be the only copy of something.
-    let file = File::create_new(path).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => No::Input(format!("{} is there; write to another file", path.display())),
-        _ => No::Input(format!("cannot write {}: {error}", path.display())),
-    })?;
-    let mut writer = Writer::new(file)?;
+    let mut writer = Writer::create(path)?;
     let (start, limit) = (Instant::now(), Duration::from(arguments.length));
     eprintln!(
         "capturing one of {} dropped frames into {} for {}; Ctrl-C ends it sooner",

@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::Event;
+use super::{Event, decode::Told};
 use crate::{commands::No, instance::Instance};
 
 /// Commands at a time.
@@ -58,8 +58,9 @@ pub(super) struct Clients {
 
 struct Client {
     asked: Asked,
-    queue: SyncSender<Arc<Event>>,
+    queue: SyncSender<Arc<Told>>,
     lost: Arc<AtomicU64>,
+    gone: Arc<AtomicBool>,
 }
 
 impl Clients {
@@ -86,24 +87,35 @@ impl Clients {
         let asked = serde_json::from_str(&line)?;
         let (queue, events) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
+        let gone = Arc::new(AtomicBool::new(false));
         {
             let mut all = self.lock();
             if all.len() >= MOST {
                 let _ = stream.shutdown(Shutdown::Both);
                 anyhow::bail!("{MOST} commands listen already");
             }
-            all.push(Client { asked, queue, lost: lost.clone() });
+            all.push(Client { asked, queue, lost: lost.clone(), gone: gone.clone() });
         }
-        hand_over(&stream, &events, &lost, asked)
+        let done = hand_over(&stream, &events, &lost, asked);
+        gone.store(true, Ordering::Relaxed);
+        done
     }
 
-    /// Gives an event to all; `lost` events before it were nobody's.
-    pub(super) fn give(&self, event: &Arc<Event>) {
+    /// Whether nobody listens; those that have gone are forgotten.
+    pub(super) fn is_empty(&self) -> bool {
+        let mut all = self.lock();
+        all.retain(|client| !client.gone.load(Ordering::Relaxed));
+        all.is_empty()
+    }
+
+    /// Gives an event to all that want its kind.
+    pub(super) fn give(&self, told: &Arc<Told>) {
         self.lock().retain(|client| {
-            if event.sample && client.asked.capture_every.is_none() {
+            let wanted = if client.asked.capture_every.is_some() { told.sample } else { told.attempt };
+            if !wanted {
                 return true;
             }
-            match client.queue.try_send(event.clone()) {
+            match client.queue.try_send(told.clone()) {
                 Ok(()) => true,
                 Err(TrySendError::Full(_)) => {
                     client.lost.fetch_add(1, Ordering::Relaxed);
@@ -133,7 +145,7 @@ impl Clients {
 
 fn hand_over(
     mut stream: &UnixStream,
-    events: &Receiver<Arc<Event>>,
+    events: &Receiver<Arc<Told>>,
     lost: &AtomicU64,
     asked: Asked,
 ) -> Result<()> {
@@ -154,8 +166,11 @@ fn hand_over(
             write(&Line::Lost { lost })?;
         }
         if let Some(event) = event {
-            let mut event = Event::clone(&event);
-            event.frame = event.frame.filter(|_| asked.snapshots);
+            let mut told = event.event.clone();
+            if asked.snapshots {
+                told.frame = Some(event.frame.iter().map(|byte| format!("{byte:02x}")).collect());
+            }
+            let event = told;
             write(&Line::Event(Box::new(event)))?;
         }
     }

@@ -20,7 +20,7 @@ use aya::{
     util::online_cpus,
 };
 
-use super::{Decoder, clients::Clients, syslog::Sender};
+use super::{clients::Clients, decode::Decoder, syslog::Sender};
 use crate::{
     clock, durable,
     instance::Instance,
@@ -35,6 +35,8 @@ const TAKE: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(1);
 /// Pages of each processor's buffer: about 350 records.
 const PAGES: usize = 16;
+/// Records of one turn that are read, of all processors; the others are lost, and counted.
+const MOST: u64 = 1000;
 
 /// Listens in a thread of its own, until it is dropped.
 pub struct Listener {
@@ -142,7 +144,8 @@ impl Ear {
             source => *source = Some(Source::open(&self.instance, map, number, manifest)?),
         }
         if let Some(source) = &mut self.source {
-            let every = self.clients.capture_every();
+            // Forgets those that have gone.
+            let every = if self.clients.is_empty() { 0 } else { self.clients.capture_every() };
             if every != source.every {
                 source.capture.set(0, every, 0).context("cannot ask for samples")?;
                 source.every = every;
@@ -156,10 +159,15 @@ impl Ear {
         let Ok(epoch) = clock::epoch() else { return };
         let decoder = Decoder { manifest: &source.manifest, epoch };
         let (clients, syslog) = (&self.clients, &self.syslog);
-        let mut lost = 0;
+        let idle = clients.is_empty() && syslog.is_none();
+        let (mut lost, mut read) = (0, 0);
         for buffer in &mut source.buffers {
             buffer.for_each(|event| match event {
+                // Nobody to be told.
+                PerfEvent::Sample { .. } if idle => {}
+                PerfEvent::Sample { .. } if read >= MOST => lost += 1,
                 PerfEvent::Sample { head, tail } => {
+                    read += 1;
                     let whole;
                     let record = if tail.is_empty() {
                         head
@@ -167,11 +175,11 @@ impl Ear {
                         whole = [head, tail].concat();
                         &whole
                     };
-                    if let Some(event) = decoder.decode(record) {
-                        let event = Arc::new(event);
-                        clients.give(&event);
-                        if let Some(syslog) = syslog {
-                            syslog.give(&event);
+                    if let Some(told) = decoder.decode(record) {
+                        let told = Arc::new(told);
+                        clients.give(&told);
+                        if let Some(syslog) = syslog.as_ref().filter(|_| told.attempt) {
+                            syslog.give(&told);
                         }
                     }
                 }

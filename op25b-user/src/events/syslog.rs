@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use op25b_ebpf::verdict::Reason;
 
-use super::Event;
+use super::{Event, decode::Told};
 use crate::{policy::Collector, sources::is_outside};
 
 /// Events that wait for a collector.
@@ -37,7 +37,7 @@ const ELEMENT: &str = "op25b@32473";
 
 /// Hands events to a collector.
 pub(super) struct Sender {
-    queue: SyncSender<Arc<Event>>,
+    queue: SyncSender<Arc<Told>>,
     lost: Arc<AtomicU64>,
 }
 
@@ -55,10 +55,11 @@ impl Sender {
     }
 
     /// Gives it an event; one for which there is no room is lost, and counted.
-    pub(super) fn give(&self, event: &Arc<Event>) {
+    pub(super) fn give(&self, told: &Arc<Told>) {
+        let event = &told.event;
         let outside =
             Reason::ALL.into_iter().any(|reason| reason.name() == event.reason && is_outside(reason));
-        if outside && !event.sample && self.queue.try_send(event.clone()).is_err() {
+        if outside && self.queue.try_send(told.clone()).is_err() {
             self.lose(1);
         }
     }
@@ -69,14 +70,14 @@ impl Sender {
     }
 }
 
-fn send(to: &Collector, events: &Receiver<Arc<Event>>, lost: &AtomicU64) {
+fn send(to: &Collector, events: &Receiver<Arc<Told>>, lost: &AtomicU64) {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let host = host.map_or_else(|| "-".to_owned(), |host| header_word(&host, 255));
     let mut line: Option<Wire> = None;
     let mut wait = RETRY;
     loop {
         let message = match events.recv_timeout(Duration::from_secs(1)) {
-            Ok(event) => message(&event, &host),
+            Ok(told) => message(&told.event, &host),
             Err(RecvTimeoutError::Timeout) if lost.load(Ordering::Relaxed) == 0 => continue,
             Err(RecvTimeoutError::Timeout) => loss(lost.swap(0, Ordering::Relaxed), &host),
             Err(RecvTimeoutError::Disconnected) => return,
@@ -216,90 +217,5 @@ mod tests {
     #[test]
     fn a_parameter_cannot_end_its_element() {
         assert_eq!(parameter("a\"]\\\nb"), "a\\\"\\]\\\\?b");
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that fails says so")]
-mod tests {
-    use super::*;
-
-    fn origin() -> Origin {
-        Origin { host: "edge1".to_owned(), process: 7 }
-    }
-
-    fn event() -> Event {
-        Event {
-            time: "2026-04-01T00:00:00.123456789Z".parse().unwrap(),
-            source: "203.0.113.10".parse().unwrap(),
-            source_port: Some(40_000),
-            destination: "192.0.2.200".parse().unwrap(),
-            destination_port: Some(25),
-            to_customer: false,
-            customer: Some("residential".to_owned()),
-            reason: "blocked".into(),
-            verdict: "drop".into(),
-            outcome: "to-port-25".into(),
-            relay: None,
-            interface: "eth1".to_owned(),
-            mac: Some("02:00:00:00:00:25".to_owned()),
-            vlans: vec![9, 7],
-            pppoe_session: Some(17),
-            length: 54,
-            flags: vec!["SYN".into()],
-        }
-    }
-
-    #[test]
-    fn an_event_is_one_message() {
-        assert_eq!(
-            message(&event(), &origin()),
-            "<29>1 2026-04-01T00:00:00.123456Z edge1 op25b 7 blocked [op25b@32473 source=\"203.0.113.10\" \
-             source_port=\"40000\" destination=\"192.0.2.200\" destination_port=\"25\" customer=\"residential\" \
-             reason=\"blocked\" verdict=\"drop\" interface=\"eth1\" mac=\"02:00:00:00:00:25\" vlans=\"9,7\" \
-             pppoe_session=\"17\" length=\"54\"] drop 203.0.113.10:40000 to 192.0.2.200:25 group residential: blocked"
-        );
-    }
-
-    #[test]
-    fn what_passes_is_informational_and_ports_may_be_missing() {
-        let mut event = Event {
-            reason: "would-malformed".into(),
-            verdict: "pass".into(),
-            source: "2001:db8::1".parse().unwrap(),
-            destination: "2001:db8::2".parse().unwrap(),
-            source_port: None,
-            destination_port: None,
-            customer: None,
-            mac: None,
-            vlans: Vec::new(),
-            pppoe_session: None,
-            ..event()
-        };
-        let said = message(&event, &origin());
-        assert!(said.starts_with("<30>1 "), "{said}");
-        assert!(!said.contains("_port") && !said.contains("customer="), "{said}");
-        assert!(said.ends_with("] pass 2001:db8::1 to 2001:db8::2 group -: would-malformed"), "{said}");
-        event.to_customer = true;
-        assert!(message(&event, &origin()).contains(" pass 2001:db8::2 to 2001:db8::1 "));
-        event.source_port = Some(1);
-        assert!(message(&event, &origin()).contains(" to [2001:db8::1]:1 "));
-    }
-
-    #[test]
-    fn names_forge_nothing() {
-        let hostile = "a\"] <0>1 \\ \n<29>1 forged\u{7f}\u{85}é";
-        let event = Event { customer: Some(hostile.to_owned()), interface: hostile.to_owned(), ..event() };
-        let said = message(&event, &origin());
-        assert!(!said.chars().any(char::is_control), "{said:?}");
-        let escaped = r#"customer="a\"\] <0>1 \\ \\n<29>1 forged\\u{7f}\\u{85}é""#;
-        assert!(said.contains(escaped), "{said}");
-    }
-
-    #[test]
-    fn a_host_name_is_a_word() {
-        assert_eq!(word(" edge 1\n<é>\u{0}", 255), "edge1<>");
-        assert_eq!(word("\n", 255), "-");
-        assert_eq!(word(&"a".repeat(300), 255).len(), 255);
     }
 }
