@@ -82,9 +82,14 @@ pub(crate) fn connect(namespace: &Namespace, to: &str) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Says something and reads until the other end closes.
+/// Says something to op25b and reads until it closes.
 pub(crate) fn say(namespace: &Namespace, text: &[u8]) -> Result<Answer> {
-    let mut stream = connect(namespace, LISTEN)?;
+    say_to(namespace, LISTEN, text)
+}
+
+/// Says something to whoever listens there and reads until the other end closes.
+pub(crate) fn say_to(namespace: &Namespace, to: &str, text: &[u8]) -> Result<Answer> {
+    let mut stream = connect(namespace, to)?;
     stream.write_all(text)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
