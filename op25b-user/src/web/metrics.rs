@@ -224,7 +224,7 @@ mod tests {
     fn without_a_view_nothing_is_enforced() {
         let gone: Arc<str> = "gone".into();
         let text = encode(&Err(gone.clone()), &Err(gone), Timestamp::UNIX_EPOCH).unwrap_or_default();
-        assert!(text.contains("\nop25b_enforcing 0.0\n"), "{text}");
+        assert!(text.contains("\nop25b_enforcing{} 0.0\n"), "{text}");
         assert!(text.contains("op25b_state{state=\"detached\"} 1.0\n"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
