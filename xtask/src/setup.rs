@@ -30,6 +30,7 @@ const LAB: &[&str] = &[
     "openssl",
     "postfix",
     "procps",
+    "prometheus",
     "python3",
     "rsyslog",
     "sasl2-bin",
