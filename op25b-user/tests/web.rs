@@ -389,7 +389,10 @@ fn the_last_day_is_drawn_from_the_history() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let history = format!("history: {{path: {}}}", folder.path().join("history.db").display());
     let mut filter = serving(&edge, &history)?;
-    ensure!(get(&edge, "/api/v1/history-trend")?.json()?["trend"] == serde_json::json!([]));
+    // The database is made a moment after the start.
+    let empty =
+        || get(&edge, "/api/v1/history-trend")?.json().map(|trend| trend["trend"] == serde_json::json!([]));
+    ensure!(eventually(|| empty().is_ok_and(|empty| empty)), "{:?}", empty());
     busy(&customer)?;
     settled(&edge, 51)?;
     // What a daemon knows it writes down when it ends.
