@@ -105,10 +105,8 @@ fn fits(browser: &Chromium<'_>) -> Result<()> {
 fn brightness(browser: &Chromium<'_>) -> Result<u64> {
     let colour = browser.run("return getComputedStyle(document.body).backgroundColor")?;
     let colour = colour.as_str().context("a colour")?.to_owned();
-    let parts: Vec<u64> = colour
-        .split(|char: char| !char.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
-        .collect();
+    let parts: Vec<u64> =
+        colour.split(|char: char| !char.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect();
     Ok(parts.iter().take(3).sum::<u64>() / 3)
 }
 
@@ -141,7 +139,8 @@ fn hostile_names_are_text_and_states_are_words() -> Result<()> {
     browser.screen(1280, 800)?;
     let shows = |words: &str| -> Result<()> {
         let reached = eventually(|| {
-            let shown = browser.goto(&format!("{PAGE}?lang=en")).and_then(|()| browser.text("#state .verdict"));
+            let shown =
+                browser.goto(&format!("{PAGE}?lang=en")).and_then(|()| browser.text("#state .verdict"));
             shown.is_ok_and(|shown| shown.contains(words))
         });
         ensure!(reached, "never {words:?}, but {:?}", browser.text("body"));
@@ -224,7 +223,8 @@ fn name_server(socket: &UdpSocket) {
     let mut question = [0; 512];
     while let Ok((length, from)) = socket.recv_from(&mut question) {
         // Past the header: the name, its type and class.
-        let Some(name) = question.get(12..length).and_then(|rest| rest.iter().position(|byte| *byte == 0)) else {
+        let Some(name) = question.get(12..length).and_then(|rest| rest.iter().position(|byte| *byte == 0))
+        else {
             continue;
         };
         let end = 12 + name + 5;
@@ -307,7 +307,8 @@ fn a_busy_router_is_shown_as_it_is() -> Result<()> {
     browser.screen(1280, 800)?;
 
     let shown = eventually(|| {
-        let rows = browser.goto(&format!("{PAGE}?lang=en")).and_then(|()| texts(&browser, "#groups tbody tr"));
+        let rows =
+            browser.goto(&format!("{PAGE}?lang=en")).and_then(|()| texts(&browser, "#groups tbody tr"));
         rows.is_ok_and(|rows| rows.len() == 5)
             && browser.text("#relays").is_ok_and(|text| text.contains("192.0.2.10"))
     });
@@ -319,7 +320,10 @@ fn a_busy_router_is_shown_as_it_is() -> Result<()> {
     let total = cells(5)?;
     ensure!(number(total.get(2).context("a cell")?)? == dropped, "{total:?}, {dropped} dropped");
     let carriers = cells(4)?;
-    ensure!(carriers.get(..5) == Some(&["mobile-cgn", "enforce", "990", "0", "90"].map(str::to_owned)), "{carriers:?}");
+    ensure!(
+        carriers.get(..5) == Some(&["mobile-cgn", "enforce", "990", "0", "90"].map(str::to_owned)),
+        "{carriers:?}"
+    );
     let waiting = cells(2)?;
     ensure!(
         waiting.get(..5) == Some(&["omuta", "monitor", "0", "5,500", "500"].map(str::to_owned)),
@@ -337,7 +341,8 @@ fn a_busy_router_is_shown_as_it_is() -> Result<()> {
     ensure!(texts(&browser, "#interfaces tbody td:nth-child(3)")? == ["native", "native"]);
     let bars = browser.run("return [...document.querySelectorAll('svg rect.blocked')].filter(r => r.height.baseVal.value > 0).length")?;
     ensure!(bars.as_u64().is_some_and(|bars| bars >= 22), "{bars} bars of the day");
-    let captions = browser.run("return [...document.querySelectorAll('table')].every(table => table.caption)")?;
+    let captions =
+        browser.run("return [...document.querySelectorAll('table')].every(table => table.caption)")?;
     ensure!(captions == Value::Bool(true));
     nothing_ran(&browser)?;
     fits(&browser)?;
@@ -361,7 +366,9 @@ fn a_busy_router_is_shown_as_it_is() -> Result<()> {
 
     // A daemon that is gone is said to be gone.
     filter.stop(nix::sys::signal::Signal::SIGKILL)?;
-    let stale = eventually(|| browser.run("return !document.getElementById('stale').hidden").is_ok_and(|shown| shown == true));
+    let stale = eventually(|| {
+        browser.run("return !document.getElementById('stale').hidden").is_ok_and(|shown| shown == true)
+    });
     ensure!(stale, "the page says that it is old");
     Ok(())
 }

@@ -79,9 +79,8 @@ impl<'n> Chromium<'n> {
         let Value::Object(wanted) = wanted else { unreachable!("it is an object") };
         let url = format!("http://{DRIVER}");
         let client = namespace.within(|| {
-            let connect = async {
-                ClientBuilder::new(HttpConnector::new()).capabilities(wanted).connect(&url).await
-            };
+            let connect =
+                async { ClientBuilder::new(HttpConnector::new()).capabilities(wanted).connect(&url).await };
             this.runtime.block_on(connect)
         })?;
         this.client = Some(client?);

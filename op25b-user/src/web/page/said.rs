@@ -42,8 +42,12 @@ fn view(state: &'static str, groups: &[&str]) -> View {
             ipv6_source_length: 64,
         })
         .collect();
-    let manifest =
-        Manifest { groups: groups.clone(), timezone: "Asia/Tokyo".to_owned(), since: now(), ..Manifest::default() };
+    let manifest = Manifest {
+        groups: groups.clone(),
+        timezone: "Asia/Tokyo".to_owned(),
+        since: now(),
+        ..Manifest::default()
+    };
     let status = Status {
         enforcing: state == "enforcing",
         state,
@@ -51,7 +55,11 @@ fn view(state: &'static str, groups: &[&str]) -> View {
         generation: 3,
         age: 60,
         daemon: true,
-        policy: PolicyStatus { path: "/etc/op25b.yaml".to_owned(), hash: "abc".to_owned(), current: Some(true) },
+        policy: PolicyStatus {
+            path: "/etc/op25b.yaml".to_owned(),
+            hash: "abc".to_owned(),
+            current: Some(true),
+        },
         interfaces: Vec::new(),
         groups,
         hostnames: BTreeMap::new(),
@@ -99,7 +107,14 @@ fn source(number: u32, customer: &str, triage: Option<Label>) -> Source {
 }
 
 fn nobody() -> SourcesView {
-    SourcesView { accounts: Vec::new(), entries: 0, room: 65_536, evicted: 0, top: Vec::new(), triage: Vec::new() }
+    SourcesView {
+        accounts: Vec::new(),
+        entries: 0,
+        room: 65_536,
+        evicted: 0,
+        top: Vec::new(),
+        triage: Vec::new(),
+    }
 }
 
 fn said(language: Language, view: &View, sources: SourcesView, trend: Option<Vec<Trend>>) -> String {
@@ -126,7 +141,10 @@ fn every_state_has_its_words_and_its_colour() {
             if state == "enforcing" {
                 assert!(verdict.contains('✓') && !verdict.contains("NOT"), "{verdict}");
             } else {
-                assert!(!verdict.contains('✓') && !page.contains("class=\"state enforcing\""), "{state}: {verdict}");
+                assert!(
+                    !verdict.contains('✓') && !page.contains("class=\"state enforcing\""),
+                    "{state}: {verdict}"
+                );
             }
         }
     }
@@ -231,7 +249,8 @@ fn a_busy_view_is_summed_and_cut() {
         total("a", "blocked", "reset", u64::from(u32::MAX)),
     ];
     let labels = [Some(Label::Bot), Some(Label::Settings), Some(Label::Quiet), None];
-    let top: Vec<Source> = (0..200).zip(labels.into_iter().cycle()).map(|(number, label)| source(number, "a", label)).collect();
+    let top: Vec<Source> =
+        (0..200).zip(labels.into_iter().cycle()).map(|(number, label)| source(number, "a", label)).collect();
     let sources = SourcesView {
         triage: vec![(Some("a".to_owned()), Some(Label::Bot), 12_000), (Some("b".to_owned()), None, 5)],
         top,
@@ -240,7 +259,17 @@ fn a_busy_view_is_summed_and_cut() {
         ..nobody()
     };
     let page = said(Language::Japanese, &view, sources, None);
-    for words in ["4,296,067,295", "330", "gone", "現ポリシーになし", "グループ外", "12,000", "ボット?", "設定?", "沈静"] {
+    for words in [
+        "4,296,067,295",
+        "330",
+        "gone",
+        "現ポリシーになし",
+        "グループ外",
+        "12,000",
+        "ボット?",
+        "設定?",
+        "沈静",
+    ] {
         assert!(page.contains(words), "{words}: {page}");
     }
     assert_eq!(page.matches("203.0.113.").count(), SHOWN, "no more sources than are shown");
