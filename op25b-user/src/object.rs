@@ -195,12 +195,7 @@ pub struct Build<'a> {
 /// # Errors
 ///
 /// As of [`create`].
-pub fn create_from(
-    build: &Build<'_>,
-    tables: &Tables,
-    constants: Constants,
-    maps: Maps<'_>,
-) -> Result<Ebpf> {
+pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, maps: Maps<'_>) -> Result<Ebpf> {
     let level = if constants.trace { aya_log::Level::Debug as u8 } else { 0 };
     let (link, role, softwire) = (constants.link as u8, constants.role.0, constants.softwire as u8);
     let multi_buffer = u8::from(program::multi_buffer());

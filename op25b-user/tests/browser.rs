@@ -294,7 +294,7 @@ fn a_busy_router_is_shown_as_it_is() -> Result<()> {
     thread::spawn(move || name_server(&socket));
     let mut filter = Filter::new(&site.edge)?;
     filter.policy(&busy(history.to_str().context("a path in UTF-8")?))?;
-    filter.start_again(&["--nameserver", "127.0.0.1:5353"], &[])?;
+    filter.start_again(&["--resolver", "127.0.0.1:5353"], &[])?;
     ensure!(eventually(|| remember(&history).is_ok()), "{:?}", remember(&history));
     let frames = traffic();
     let mouth = site.customer.mouth("cust1")?;

@@ -82,7 +82,8 @@ fn an_event_says_who_where_and_over_which_line() -> Result<()> {
     mouth.send([session.as_slice(), &ipv6, &relay])?;
 
     let heard = lines(all)?;
-    let by_port = |port: u64| heard.iter().find(|event| event["source_port"] == port).context(port.to_string());
+    let by_port =
+        |port: u64| heard.iter().find(|event| event["source_port"] == port).context(port.to_string());
     let event = by_port(40_001)?;
     for (key, value) in [
         ("source", CUSTOMER),
@@ -226,7 +227,8 @@ fn rsyslog_understands_what_it_gets() -> Result<()> {
         ("udp://127.0.0.1:5514".to_owned(), "imudp"),
         ("tcp://127.0.0.1:5515".to_owned(), "imtcp"),
     ];
-    let policy = |to: &str| KURUME.replace("residential", "home \\\"]x") + &format!("\nsyslog: {{to: \"{to}\"}}\n");
+    let policy =
+        |to: &str| KURUME.replace("residential", "home \\\"]x") + &format!("\nsyslog: {{to: \"{to}\"}}\n");
     for (number, (to, input)) in ways.iter().enumerate() {
         let text = policy(to).replace("name: home \\\"]x", "name: 'home \\\"]x'");
         if number == 0 {
@@ -242,7 +244,9 @@ fn rsyslog_understands_what_it_gets() -> Result<()> {
         let expected = format!("{input} daemon.notice op25b event 203.0.113.{} ", 20 + number);
         let said = || fs::read_to_string(&log).unwrap_or_default();
         ensure!(
-            eventually(|| said().lines().any(|line| line.starts_with(&expected) && line.ends_with(" blocked"))),
+            eventually(|| said()
+                .lines()
+                .any(|line| line.starts_with(&expected) && line.ends_with(" blocked"))),
             "{input}: no {expected:?} in {}; {}",
             said(),
             filter.said()

@@ -65,8 +65,11 @@ fn server(number: u32, family: IpAddr) -> IpAddr {
     if family.is_ipv6() {
         return Ipv6Addr::from(0x2001_0db8_ffff_0000_0000_0000_0000_0000_u128 + u128::from(number)).into();
     }
-    let (block, rest) =
-        if number < 250 { (Ipv4Addr::new(198, 51, 100, 1), number) } else { (Ipv4Addr::new(192, 0, 2, 1), number - 250) };
+    let (block, rest) = if number < 250 {
+        (Ipv4Addr::new(198, 51, 100, 1), number)
+    } else {
+        (Ipv4Addr::new(192, 0, 2, 1), number - 250)
+    };
     // The relay is one of them; nobody sends there by accident.
     let rest = if block.octets()[0] == 192 && rest >= 24 { rest + 1 } else { rest };
     Ipv4Addr::from(u32::from(block) + rest).into()
@@ -185,8 +188,7 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
     for reason in ["blocked", "return-path", "relay"] {
         assert_eq!(total(&stats, reason), sent.sums(reason), "{reason}: packets and attempts");
     }
-    let submitted: u64 =
-        list(&stats, "submission")?.iter().filter_map(|row| row["attempts"].as_u64()).sum();
+    let submitted: u64 = list(&stats, "submission")?.iter().filter_map(|row| row["attempts"].as_u64()).sum();
     let relayed = sent.sums("relay").1;
     let others = u64::from(CUSTOMERS) - (0..CUSTOMERS).filter(|number| number % 41 == 0).count() as u64;
     assert_eq!(submitted, others - relayed, "connections to the submission port");

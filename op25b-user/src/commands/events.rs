@@ -20,9 +20,8 @@ use crate::{
 const MOMENT: Duration = Duration::from_secs(2);
 
 pub(super) fn events(instance: &Instance, arguments: &cli::Events) -> Result<()> {
-    let wanted = reasons(&arguments.reason)?.unwrap_or_else(|| {
-        Reason::ALL.into_iter().filter(|reason| is_outside(*reason)).collect()
-    });
+    let wanted = reasons(&arguments.reason)?
+        .unwrap_or_else(|| Reason::ALL.into_iter().filter(|reason| is_outside(*reason)).collect());
     let manifest = Manifest::require(instance)?;
     let zone = zone(&manifest.timezone);
     let lines = connect(instance, Asked::default())?;
@@ -51,7 +50,9 @@ pub(super) fn events(instance: &Instance, arguments: &cli::Events) -> Result<()>
         }
     }
     if arguments.follow {
-        return Err(No::Input("the daemon has ended, and it is the daemon that hears of events".into()).into());
+        return Err(
+            No::Input("the daemon has ended, and it is the daemon that hears of events".into()).into()
+        );
     }
     Ok(())
 }

@@ -61,7 +61,15 @@ pub(super) fn top(instance: &Instance, arguments: &cli::Top) -> Result<()> {
         return print("nobody has used port 25 yet, as far as this looks");
     }
     let mut table = super::table(&[
-        "source", "customer", "attempts", "a minute", "servers", "packets", "last server", "last seen", "triage",
+        "source",
+        "customer",
+        "attempts",
+        "a minute",
+        "servers",
+        "packets",
+        "last server",
+        "last seen",
+        "triage",
     ]);
     for source in &found {
         table.add_row([

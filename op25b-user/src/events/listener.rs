@@ -194,8 +194,7 @@ impl Source {
         let buffers = cpus.into_iter().map(|cpu| Ok(events.open(cpu, Some(PAGES))?));
         let buffers = buffers.collect::<Result<Vec<_>>>().context("cannot make buffers for events")?;
         let path = instance.sources().join(CAPTURE);
-        let capture =
-            MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let capture = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let mut capture = Array::try_from(Map::Array(capture)).context("no map of samples")?;
         capture.set(0, 0, 0).context("cannot ask for samples")?;
         Ok(Self { map: number, manifest, buffers, capture, every: 0 })

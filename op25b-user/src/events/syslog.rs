@@ -56,7 +56,8 @@ impl Sender {
 
     /// Gives it an event; one for which there is no room is lost, and counted.
     pub(super) fn give(&self, event: &Arc<Event>) {
-        let outside = Reason::ALL.into_iter().any(|reason| reason.name() == event.reason && is_outside(reason));
+        let outside =
+            Reason::ALL.into_iter().any(|reason| reason.name() == event.reason && is_outside(reason));
         if outside && !event.sample && self.queue.try_send(event.clone()).is_err() {
             self.lose(1);
         }
