@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn any_number_can_be_drawn() {
-        let bars = [Bar { hour: Timestamp::UNIX_EPOCH, blocked: u64::MAX / 2, would: 1 }];
+        let bars = [Bar { hour: Timestamp::UNIX_EPOCH, blocked: u64::MAX / 2, would: 1 }; 4];
         let drawn = draw(&bars, "<&\">", |_| "<hour>".to_owned(), |_| "<title>".to_owned()).into_string();
         assert!(drawn.contains("&lt;hour&gt;") && drawn.contains("&lt;title&gt;"), "{drawn}");
         assert!(drawn.contains("aria-label=\"&lt;&amp;&quot;&gt;\""), "{drawn}");
