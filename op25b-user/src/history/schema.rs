@@ -109,8 +109,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
 /// Opens the database to read it.
 pub(super) fn open_to_read(path: &Path) -> Result<Connection, Failure> {
     let failed = |error: rusqlite::Error| Failure::of(path, &error);
-    // SQLite's own words for this are "unable to open database file".
-    File::open(path).map_err(|error| Failure::io(path, &error))?;
+    // SQLite's own words for this are "unable to open database file". Not opened: closing it would drop the locks
+    // that the writer, a thread of this process, holds (POSIX).
+    fs::metadata(path).map_err(|error| Failure::io(path, &error))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(PATIENCE).map_err(failed)?;
