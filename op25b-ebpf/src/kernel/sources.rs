@@ -119,7 +119,8 @@ unsafe fn enter(
 
         let bit = destination_bit(peer, SEED.load());
         let words = (&raw mut (*window).destinations).cast::<u64>();
-        let word = words.add(bit as usize / 64 & (DESTINATION_BITS / 64 - 1));
+        // The mask is a bound for the verifier.
+        let word = words.add((bit as usize / 64) & (DESTINATION_BITS / 64 - 1));
         let mask = 1 << (bit % 64);
         if *word & mask == 0 {
             *word |= mask;
