@@ -5,6 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len},
 };
 use op25b_ebpf::{
+    abi::Answer,
     found::{FARTHEST, Found, Wrapping},
     packet::Packet,
     source::Event,
@@ -46,7 +47,7 @@ pub(crate) trait Frame: Packet {
     fn tag(&self) -> u32;
 
     /// Hands an event to whoever listens, with the frame's first bytes.
-    fn tell(&self, event: &Event);
+    fn tell(&self, found: Found, answer: Answer, time: u64, kind: u32);
 }
 
 /// A frame at the XDP hook.

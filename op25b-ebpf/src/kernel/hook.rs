@@ -13,7 +13,7 @@ use op25b_ebpf::{
     frame::{self, Extension, Look, Network, SUBMISSIONS, Tags, parse},
     packet::Packet,
     policy::Policy,
-    source::{Event, Tcp, is_syn},
+    source::{Tcp, is_syn},
     verdict::{Decision, Flow, Reason, Verdict, decide, submission_cell},
 };
 
@@ -26,7 +26,7 @@ use super::{
 
 /// The subprograms of one hook, and the frame that calls them.
 macro_rules! hook {
-    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $submission:ident) => {
+    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $tell:ident, $submission:ident) => {
         impl Packet for $frame {
             #[inline(always)]
             fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -119,8 +119,8 @@ macro_rules! hook {
             }
 
             #[inline(always)]
-            fn tell(&self, event: &Event) {
-                sources::tell(&<$logger>::new(self.context), event);
+            fn tell(&self, found: Found, answer: Answer, time: u64, kind: u32) {
+                $tell(self.context, found.0, u64::from(answer.0), time, u64::from(kind));
             }
         }
 
@@ -196,6 +196,15 @@ macro_rules! hook {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $tell(context: *mut $context, found: u64, answer: u64, time: u64, kind: u64) -> u32 {
+            let event =
+                sources::event(&$frame { context }, Found(found), Answer(answer as u32), time, kind as u32);
+            sources::tell(&<$logger>::new(context), &event);
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $submission(context: *mut $context, found: u64) -> u32 {
             u32::from(count_submission(&$frame { context }, Found(found)).is_some())
         }
@@ -213,6 +222,7 @@ hook!(
     op25b_extension_xdp,
     op25b_judge_xdp,
     op25b_account_xdp,
+    op25b_tell_xdp,
     op25b_submission_xdp
 );
 hook!(
@@ -226,6 +236,7 @@ hook!(
     op25b_extension_tc,
     op25b_judge_tc,
     op25b_account_tc,
+    op25b_tell_tc,
     op25b_submission_tc
 );
 

@@ -13,6 +13,7 @@ use op25b_ebpf::{
     abi::Answer,
     address::Address,
     found::Found,
+    packet::Packet,
     policy::Policy,
     source::{
         DESTINATION_BITS, EVENT_INTERVAL, Event, KEPT, Key, REMEMBERED, SNAPSHOT, Source, Tcp, WINDOW,
@@ -43,12 +44,23 @@ static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
 #[map]
 static CAPTURE: Array<u32> = Array::with_max_entries(1, 0);
 
+/// A frame's bytes by the one way that the verifier need follow: what is judged is rare, and need not be fast.
+struct OneWay<'f, F>(&'f F);
+
+impl<F: Frame> Packet for OneWay<'_, F> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.read_one_way(offset)
+    }
+}
+
 /// Enters a judged frame into its source's account. Whether it is an attempt.
 #[inline(always)]
 pub(crate) fn account<F: Frame>(frame: &F, found: Found, answer: Answer) -> bool {
-    let Some(flow) = Flow::read(frame, found) else { return false };
+    let bytes_of = OneWay(frame);
+    let Some(flow) = Flow::read(&bytes_of, found) else { return false };
     let now = now();
-    let header: Option<Tcp> = if flow.readable { frame.read(found.transport_at()) } else { None };
+    let header: Option<Tcp> = if flow.readable { bytes_of.read(found.transport_at()) } else { None };
     let syn = match header {
         Some(header) if is_syn(header) => syn_hash(header, flow.peer(), SEED.load()),
         _ => 0,
@@ -66,7 +78,7 @@ pub(crate) fn account<F: Frame>(frame: &F, found: Found, answer: Answer) -> bool
         kind |= Event::SAMPLE;
     }
     if kind != 0 {
-        frame.tell(&event(frame, found, answer, now, kind));
+        frame.tell(found, answer, now, kind);
     }
     entered.attempt
 }
@@ -190,7 +202,7 @@ fn is_sampled() -> bool {
 }
 
 #[inline(always)]
-fn event<F: Frame>(frame: &F, found: Found, answer: Answer, time: u64, kind: u32) -> Event {
+pub(super) fn event<F: Frame>(frame: &F, found: Found, answer: Answer, time: u64, kind: u32) -> Event {
     let at_hand = frame.at_hand();
     Event {
         time,

@@ -39,7 +39,7 @@ const TESTS: &[(&str, &[&str])] = &[
 ];
 
 /// Seconds that one check may take, in an emulated machine beside others.
-const LIMIT: u32 = 480;
+const LIMIT: u32 = 900;
 
 /// Seconds that a test waits there for what takes a moment here.
 const PATIENCE: u32 = 120;

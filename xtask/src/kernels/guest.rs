@@ -17,7 +17,7 @@ use crate::exec::command_line;
 use crate::setup::Emulator;
 
 /// How long a machine may run. Emulated, it is some twenty times slower than this one.
-const LIMIT: Duration = Duration::from_secs(1200);
+const LIMIT: Duration = Duration::from_secs(2400);
 
 /// Ends the machine when its kernel fails. A program is always at the same addresses, since the emulator would
 /// translate it anew for others: that was four fifths of what it translated, and a third of the time.
