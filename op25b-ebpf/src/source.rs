@@ -6,7 +6,6 @@
 use crate::{
     abi::{Answer, Group},
     address::{Address, Family},
-    verdict::Flow,
 };
 
 /// Sources that are kept; the least recently seen make room for others.
@@ -39,31 +38,59 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of a judged packet: the customer's end of it.
+    /// The key of a judged packet: number of the customer's family, its [`source_word`], and what was decided.
     #[inline(always)]
     #[must_use]
-    pub fn new(flow: &Flow, answer: Answer, group: Option<&Group>) -> Self {
-        let customer = flow.customer();
-        let address = match customer.family {
-            Family::Ipv4 => customer.low,
-            Family::Ipv6 => customer.high & source_mask(group),
-        };
+    pub const fn new(family: u8, address: u64, answer: Answer) -> Self {
         Self {
             address,
             group: answer.group() as u8,
             reason: answer.reason_number(),
-            family: customer.family as u8,
+            family,
             reserved: [0; 5],
         }
     }
 }
 
+/// What names a source in [`Key::address`].
 #[inline(always)]
-fn source_mask(group: Option<&Group>) -> u64 {
-    // 64 is all of the upper half, like zero.
-    match group.map_or(0, |group| group.source_length & 63) {
-        0 => u64::MAX,
-        length => u64::MAX << (64 - length),
+#[must_use]
+pub fn source_word(customer: Address, group: Option<&Group>) -> u64 {
+    match customer.family {
+        Family::Ipv4 => customer.low,
+        // 64 is all of the upper half, like zero.
+        Family::Ipv6 => match group.map_or(0, |group| group.source_length & 63) {
+            0 => customer.high,
+            length => customer.high & u64::MAX << (64 - length),
+        },
+    }
+}
+
+/// What tells a frame from others of its source, in one register, so that a BPF subprogram can return it: the hash of
+/// its SYN in the low half, zero for none, and the bit of its destination above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(pub u64);
+
+impl Mark {
+    /// Packs the parts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(syn: u32, destination_bit: u32) -> Self {
+        Self(syn as u64 | (destination_bit as u64) << 32)
+    }
+
+    /// [`syn_hash`], zero for none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn syn(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// [`destination_bit`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn destination_bit(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 }
 

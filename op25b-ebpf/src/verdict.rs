@@ -116,6 +116,12 @@ impl Reason {
         }
     }
 
+    /// The reason with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// The reason with this number.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {

@@ -5,10 +5,9 @@ use aya_ebpf::{
     helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len},
 };
 use op25b_ebpf::{
-    abi::Answer,
     found::{FARTHEST, Found, Wrapping},
     packet::Packet,
-    source::Event,
+    source::{Event, Mark},
     verdict::Verdict,
 };
 
@@ -46,8 +45,14 @@ pub(crate) trait Frame: Packet {
     /// A tag that travels beside the frame: see [`Event::tag`].
     fn tag(&self) -> u32;
 
+    /// What names the customer's end, with the group's number.
+    fn who(&self, found: Found, group: u32) -> u64;
+
+    /// What tells it from others of its source.
+    fn mark(&self, found: Found) -> Mark;
+
     /// Hands an event to whoever listens, with the frame's first bytes.
-    fn tell(&self, found: Found, answer: Answer, time: u64, kind: u32);
+    fn tell(&self, event: &Event);
 }
 
 /// A frame at the XDP hook.

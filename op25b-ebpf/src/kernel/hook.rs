@@ -13,7 +13,7 @@ use op25b_ebpf::{
     frame::{self, Extension, Look, Network, SUBMISSIONS, Tags, parse},
     packet::Packet,
     policy::Policy,
-    source::{Tcp, is_syn},
+    source::{Event, Mark, Tcp, is_syn},
     verdict::{Decision, Flow, Reason, Verdict, decide, submission_cell},
 };
 
@@ -26,7 +26,7 @@ use super::{
 
 /// The subprograms of one hook, and the frame that calls them.
 macro_rules! hook {
-    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $tell:ident, $submission:ident) => {
+    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $who:ident, $mark:ident, $submission:ident) => {
         impl Packet for $frame {
             #[inline(always)]
             fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -119,8 +119,18 @@ macro_rules! hook {
             }
 
             #[inline(always)]
-            fn tell(&self, found: Found, answer: Answer, time: u64, kind: u32) {
-                $tell(self.context, found.0, u64::from(answer.0), time, u64::from(kind));
+            fn who(&self, found: Found, group: u32) -> u64 {
+                $who(self.context, found.0, u64::from(group))
+            }
+
+            #[inline(always)]
+            fn mark(&self, found: Found) -> Mark {
+                Mark($mark(self.context, found.0))
+            }
+
+            #[inline(always)]
+            fn tell(&self, event: &Event) {
+                sources::tell(&<$logger>::new(self.context), event);
             }
         }
 
@@ -196,11 +206,14 @@ macro_rules! hook {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $tell(context: *mut $context, found: u64, answer: u64, time: u64, kind: u64) -> u32 {
-            let event =
-                sources::event(&$frame { context }, Found(found), Answer(answer as u32), time, kind as u32);
-            sources::tell(&<$logger>::new(context), &event);
-            0
+        extern "C" fn $who(context: *mut $context, found: u64, group: u64) -> u64 {
+            sources::who(&$frame { context }, Found(found), group as u32)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $mark(context: *mut $context, found: u64) -> u64 {
+            sources::mark(&$frame { context }, Found(found)).0
         }
 
         #[unsafe(no_mangle)]
@@ -222,7 +235,8 @@ hook!(
     op25b_extension_xdp,
     op25b_judge_xdp,
     op25b_account_xdp,
-    op25b_tell_xdp,
+    op25b_who_xdp,
+    op25b_mark_xdp,
     op25b_submission_xdp
 );
 hook!(
@@ -236,7 +250,8 @@ hook!(
     op25b_extension_tc,
     op25b_judge_tc,
     op25b_account_tc,
-    op25b_tell_tc,
+    op25b_who_tc,
+    op25b_mark_tc,
     op25b_submission_tc
 );
 

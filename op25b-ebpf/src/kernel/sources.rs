@@ -11,13 +11,11 @@ use aya_ebpf::{
 };
 use op25b_ebpf::{
     abi::Answer,
-    address::Address,
     found::Found,
-    packet::Packet,
     policy::Policy,
     source::{
-        DESTINATION_BITS, EVENT_INTERVAL, Event, KEPT, Key, REMEMBERED, SNAPSHOT, Source, Tcp, WINDOW,
-        Window, destination_bit, is_syn, syn_hash,
+        DESTINATION_BITS, EVENT_INTERVAL, Event, KEPT, Key, Mark, REMEMBERED, SNAPSHOT, Source, Tcp, WINDOW,
+        Window, destination_bit, is_syn, source_word, syn_hash,
     },
     verdict::{Flow, Verdict},
 };
@@ -44,43 +42,44 @@ static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
 #[map]
 static CAPTURE: Array<u32> = Array::with_max_entries(1, 0);
 
-/// A frame's bytes by the one way that the verifier need follow: what is judged is rare, and need not be fast.
-struct OneWay<'f, F>(&'f F);
-
-impl<F: Frame> Packet for OneWay<'_, F> {
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.read_one_way(offset)
-    }
-}
-
 /// Enters a judged frame into its source's account. Whether it is an attempt.
 #[inline(always)]
 pub(crate) fn account<F: Frame>(frame: &F, found: Found, answer: Answer) -> bool {
-    let bytes_of = OneWay(frame);
-    let Some(flow) = Flow::read(&bytes_of, found) else { return false };
     let now = now();
-    let header: Option<Tcp> = if flow.readable { bytes_of.read(found.transport_at()) } else { None };
-    let syn = match header {
-        Some(header) if is_syn(header) => syn_hash(header, flow.peer(), SEED.load()),
-        _ => 0,
-    };
-    let key = Key::new(&flow, answer, Tables.group(answer.group()));
-    let (packets, bytes) = (frame.packets(found), frame.length());
+    let mark = frame.mark(found);
+    let key = Key::new(found.customer_family_number(), frame.who(found, answer.group()), answer);
     let entered = match find(&key) {
         // SAFETY: a value of a map is there as long as the program runs, even where its entry is evicted meanwhile.
-        Some((source, opened)) => unsafe { enter(source, opened, now, flow.peer(), syn, packets, bytes) },
+        Some((source, opened)) => unsafe { enter(source, opened, now, frame, found, mark) },
         // No memory for it: the frame counts, its source does not.
-        None => Entered { attempt: syn != 0, tell: false },
+        None => Entered { attempt: mark.syn() != 0, tell: false },
     };
     let mut kind = if entered.tell { Event::ATTEMPT } else { 0 };
     if answer.verdict() != Verdict::Pass as u8 && is_sampled() {
         kind |= Event::SAMPLE;
     }
     if kind != 0 {
-        frame.tell(found, answer, now, kind);
+        frame.tell(&event(frame, found, answer, now, kind));
     }
     entered.attempt
+}
+
+/// What names the customer's end of a frame, in the account's key.
+#[inline(always)]
+pub(super) fn who<F: Frame>(frame: &F, found: Found, group: u32) -> u64 {
+    Flow::read(frame, found).map_or(0, |flow| source_word(flow.customer(), Tables.group(group)))
+}
+
+/// What tells a frame from others of its source.
+#[inline(always)]
+pub(super) fn mark<F: Frame>(frame: &F, found: Found) -> Mark {
+    let Some(flow) = Flow::read(frame, found) else { return Mark(0) };
+    let header: Option<Tcp> = if flow.readable { frame.read(found.transport_at()) } else { None };
+    let syn = match header {
+        Some(header) if is_syn(header) => syn_hash(header, flow.peer(), SEED.load()),
+        _ => 0,
+    };
+    Mark::new(syn, destination_bit(flow.peer(), SEED.load()))
 }
 
 /// The account of a source, and whether it was opened for this frame.
@@ -109,14 +108,13 @@ struct Entered {
 /// `source` points to a value of [`SOURCES`]. Other CPUs may write to it at the same time: sums are atomic; what
 /// else they overwrite is a destination, a SYN or the turn of an hour, which are approximate.
 #[inline(always)]
-unsafe fn enter(
+unsafe fn enter<F: Frame>(
     source: *mut Source,
     opened: bool,
     now: u64,
-    peer: Address,
-    syn: u32,
-    packets: u64,
-    bytes: u64,
+    frame: &F,
+    found: Found,
+    mark: Mark,
 ) -> Entered {
     // SAFETY: by the caller's promise; every offset below is inside a `Source`.
     unsafe {
@@ -125,11 +123,11 @@ unsafe fn enter(
         if (*window).number != number {
             turn(source, window, number, now);
         }
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).packets, packets);
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).bytes, bytes);
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).packets, frame.packets(found));
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).bytes, frame.length());
         (*window).last = now;
 
-        let bit = destination_bit(peer, SEED.load());
+        let bit = mark.destination_bit();
         let words = (&raw mut (*window).destinations).cast::<u64>();
         // The mask is a bound for the verifier.
         let word = words.add((bit as usize / 64) & (DESTINATION_BITS / 64 - 1));
@@ -137,12 +135,16 @@ unsafe fn enter(
         if *word & mask == 0 {
             *word |= mask;
         }
+        let syn = mark.syn();
         let attempt = syn != 0 && is_new(source, syn);
         if attempt {
             atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).attempts, 1);
         }
         // What repeats is not written again: the account is most of what a blocked frame costs.
-        if attempt || opened {
+        if (attempt || opened)
+            && let Some(flow) = Flow::read(frame, found)
+        {
+            let peer = flow.peer();
             (*source).destination = [peer.high, peer.low];
             (*source).destination_family = peer.family as u32;
         }
@@ -202,7 +204,7 @@ fn is_sampled() -> bool {
 }
 
 #[inline(always)]
-pub(super) fn event<F: Frame>(frame: &F, found: Found, answer: Answer, time: u64, kind: u32) -> Event {
+fn event<F: Frame>(frame: &F, found: Found, answer: Answer, time: u64, kind: u32) -> Event {
     let at_hand = frame.at_hand();
     Event {
         time,
