@@ -28,6 +28,7 @@ use crate::{
     control::Order,
     document::printable,
     instance::Instance,
+    manifest::Manifest,
 };
 
 /// Why a command ends with 1: not a failure of op25b.
@@ -71,8 +72,8 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Top(arguments) => top::top(&instance, &arguments),
             Command::Events(arguments) => events::events(&instance, &arguments),
             Command::Capture(arguments) => capture::capture(&instance, &arguments),
-            Command::History(arguments) => history::history(&instance, &arguments).await,
-            Command::Source(arguments) => source::source(&instance, &arguments).await,
+            Command::History(arguments) => history::history(&instance, &arguments),
+            Command::Source(arguments) => source::source(&instance, &arguments),
             Command::Apply(arguments) => change::apply(&instance, &arguments).await,
             Command::Confirm => change::order(&instance, Order::Confirm).await,
             Command::Suspend(arguments) => change::suspend(&instance, &arguments).await,
@@ -107,6 +108,13 @@ fn table(header: &[&str]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_header(header);
     table
+}
+
+/// That there is, or was, a group of this name, where one is given.
+fn require_group(manifest: &Manifest, group: Option<&str>) -> Result<()> {
+    let Some(group) = group.filter(|group| !manifest.numbers.contains_key(*group)) else { return Ok(()) };
+    let known: Vec<String> = manifest.numbers.keys().map(|name| printable(name)).collect();
+    Err(No::Input(format!("no customer group is called {group:?}; known: {}", known.join(", "))).into())
 }
 
 /// A group's name for a terminal; `-` for none.

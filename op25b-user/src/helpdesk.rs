@@ -303,20 +303,14 @@ impl Seen {
     fn of(desk: &Desk, manifest: &Manifest) -> Self {
         let mut seen = Self::default();
         let triage = &manifest.outputs.triage;
-        let is_outside = |reason: &str| {
-            op25b_ebpf::verdict::Reason::ALL
-                .into_iter()
-                .any(|known| known.name() == reason && is_outside(known))
-        };
         for hour in &desk.history {
             if hour.reason == "relay" {
                 seen.relay += hour.packets;
-            } else if is_outside(hour.reason) {
+            } else if sources::is_outside_name(hour.reason) {
                 seen.outside += hour.packets;
                 seen.attempts += hour.attempts;
                 seen.destinations = seen.destinations.max(hour.destinations);
-                let seconds = hour.last.at.duration_since(hour.first.at).as_secs_f64();
-                let rate = hour.attempts as f64 * 60.0 / seconds.max(60.0);
+                let rate = sources::per_minute(hour.attempts, hour.first.at, hour.last.at);
                 let label = sources::label(triage, hour.destinations, rate, Duration::ZERO);
                 if hour.attempts != 0 && seen.label != Some(Label::Bot) {
                     seen.label = Some(label);
@@ -330,7 +324,7 @@ impl Seen {
             for by in &source.reasons {
                 if by.reason == "relay" {
                     seen.relay = seen.relay.max(by.packets);
-                } else if is_outside(by.reason) {
+                } else if sources::is_outside_name(by.reason) {
                     seen.outside = seen.outside.max(by.packets);
                 }
             }

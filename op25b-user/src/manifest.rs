@@ -59,8 +59,6 @@ pub struct Manifest {
     pub blocks: bool,
     /// Of the hashes of destinations, as long as counters are kept.
     pub seed: u64,
-    /// Who runs the network.
-    pub operator: Option<String>,
     /// The policy's time zone, by its name.
     pub timezone: String,
     /// What people and programs are told, and where.
@@ -101,10 +99,8 @@ pub struct Group {
     /// `off`, `monitor` or `enforce`, as it is now.
     pub mode: String,
     /// Many customers behind one address: nobody is told apart.
-    #[serde(default)]
     pub shared: bool,
     /// Length of the prefix that is one IPv6 customer.
-    #[serde(default = "whole_subnet")]
     pub ipv6_source_length: u8,
 }
 
@@ -157,7 +153,6 @@ impl Manifest {
                 // Keys of the standard library's hash tables are random.
                 _ => RandomState::new().build_hasher().finish(),
             },
-            operator: policy.operator.clone(),
             timezone: policy.timezone.iana_name().unwrap_or("UTC").to_owned(),
             outputs: policy.outputs.clone(),
         })
@@ -390,10 +385,6 @@ struct Version {
     abi: u32,
     generation: Option<u64>,
     interfaces: Option<Vec<Interface>>,
-}
-
-const fn whole_subnet() -> u8 {
-    64
 }
 
 fn path(instance: &Instance) -> PathBuf {

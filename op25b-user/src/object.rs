@@ -78,7 +78,13 @@ impl Constants {
             Some(IdentifyBy::Outer) => Softwire::Outer,
             Some(IdentifyBy::Inner) => Softwire::Inner,
         };
-        Self { link, role, softwire, submission: policy.outputs.count_submission, seed: 0, trace: false }
+        Self { softwire, submission: policy.outputs.count_submission, ..Self::bare(role, link) }
+    }
+
+    /// The same under a policy that asks for nothing more.
+    #[must_use]
+    pub const fn bare(role: Role, link: Link) -> Self {
+        Self { link, role, softwire: Softwire::Closed, submission: false, seed: 0, trace: false }
     }
 
     /// The same for the core on the host.

@@ -228,7 +228,7 @@ pub fn migration(instance: &Instance, manifest: &Manifest, scope: &Scope) -> Res
     let base = Base::gather(instance, manifest)?;
     let mut by_source: BTreeMap<(IpNetwork, Option<String>), Vec<Sum>> = BTreeMap::new();
     for sum in base.known.reader.sums(scope.span)? {
-        let counts = sum.reason == Reason::Relay.name() || is_outside_name(sum.reason);
+        let counts = sum.reason == Reason::Relay.name() || sources::is_outside_name(sum.reason);
         if counts && scope.has(sum.customer.as_deref()) {
             by_source.entry((sum.source, sum.customer.clone())).or_default().push(sum);
         }
@@ -242,7 +242,7 @@ pub fn migration(instance: &Instance, manifest: &Manifest, scope: &Scope) -> Res
             continue;
         };
         let total = |outside: bool, of: fn(&Sum) -> u64| -> u64 {
-            sums.iter().filter(|sum| is_outside_name(sum.reason) == outside).map(of).sum()
+            sums.iter().filter(|sum| sources::is_outside_name(sum.reason) == outside).map(of).sum()
         };
         let mover = Mover {
             source: scope.shown(&source),
@@ -358,8 +358,7 @@ pub fn abuse(instance: &Instance, manifest: &Manifest, scope: &Scope, now: Times
     let hours =
         base.known.reader.busy_hours(scope.span, triage.bot_destinations, triage.bot_attempts_per_minute)?;
     for hour in hours {
-        let seconds = hour.last.duration_since(hour.first).as_secs_f64();
-        let rate = hour.attempts as f64 * 60.0 / seconds.max(60.0);
+        let rate = sources::per_minute(hour.attempts, hour.first, hour.last);
         let figures = Figures {
             destinations: hour.destinations,
             rate,
@@ -460,9 +459,4 @@ impl Figures {
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
     }
-}
-
-/// As of [`is_outside`], for a reason that was stored.
-fn is_outside_name(name: &str) -> bool {
-    Reason::ALL.into_iter().any(|reason| reason.name() == name && is_outside(reason))
 }

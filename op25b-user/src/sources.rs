@@ -267,6 +267,12 @@ pub const fn is_outside(reason: Reason) -> bool {
     !matches!(reason, Reason::Other | Reason::Relay | Reason::Exempt)
 }
 
+/// The same for a reason by its name.
+#[must_use]
+pub fn is_outside_name(name: &str) -> bool {
+    Reason::from_name(name).is_some_and(is_outside)
+}
+
 /// One line a source and group, of the accounts whose reason `wanted` says, most attempts first.
 #[must_use]
 pub fn summarise(
@@ -337,17 +343,19 @@ fn summary(
     })
 }
 
-/// Attempts a minute, between the first frame and the last.
+/// Attempts a minute in some hours.
 fn rate<'h>(hours: impl Iterator<Item = &'h Hour> + Clone) -> f64 {
     let attempts: u64 = hours.clone().map(|hour| hour.attempts).sum();
     let first = hours.clone().map(|hour| hour.first).min();
     let last = hours.map(|hour| hour.last).max();
-    let seconds = match (first, last) {
-        (Some(first), Some(last)) => last.duration_since(first).as_secs_f64(),
-        _ => 0.0,
-    };
+    first.zip(last).map_or(0.0, |(first, last)| per_minute(attempts, first, last))
+}
+
+/// Attempts a minute, between the first frame and the last.
+#[must_use]
+pub fn per_minute(attempts: u64, first: Timestamp, last: Timestamp) -> f64 {
     // What took less than a minute says nothing of the next.
-    attempts as f64 * 60.0 / seconds.max(60.0)
+    attempts as f64 * 60.0 / last.duration_since(first).as_secs_f64().max(60.0)
 }
 
 /// What a source is likely to be. Also for what the history knows of it.

@@ -17,7 +17,7 @@ use op25b::{
     tables::Tables,
 };
 use op25b_ebpf::{
-    abi::{Link, Role, Softwire},
+    abi::{Link, Role},
     source::KEPT,
 };
 
@@ -29,24 +29,17 @@ customers: [{name: residential, prefixes: [203.0.113.0/24, "2001:db8:1000::/36"]
 unknown_sources: pass
 "#;
 
-fn tables() -> Tables {
-    let document = document::parse(POLICY, "policy").unwrap();
-    let policy = Policy::from_document(document, "policy", POLICY, &Override::default()).unwrap();
+fn tables(text: &str) -> Tables {
+    let document = document::parse(text, "policy").unwrap();
+    let policy = Policy::from_document(document, "policy", text, &Override::default()).unwrap();
     Tables::compile(&policy, &Situation::default(), |_| 1).unwrap()
 }
 
 #[test]
 fn a_frame_that_is_not_mail_pays_a_few_nanoseconds() {
     let _alone = ALONE.lock();
-    let constants = Constants {
-        link: Link::Ethernet,
-        role: Role::CUSTOMER,
-        softwire: Softwire::Closed,
-        submission: false,
-        seed: 0,
-        trace: false,
-    };
-    let mut object = object::create(&tables(), constants, Maps::Own).unwrap();
+    let constants = Constants::bare(Role::CUSTOMER, Link::Ethernet);
+    let mut object = object::create(&tables(POLICY), constants, Maps::Own).unwrap();
     object::load(&mut object, program::XDP).unwrap();
     object::load(&mut object, program::PASS).unwrap();
 
@@ -107,18 +100,8 @@ static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op2
 
 /// The filter in the benchmark's object, which sends itself the same SYN from ever other sources.
 fn spread(sources: u32, attempts: bool, accounts: bool) -> Ebpf {
-    let text = POLICY.replace("203.0.113.0/24", "10.0.0.0/8");
-    let document = document::parse(&text, "policy").unwrap();
-    let policy = Policy::from_document(document, "policy", &text, &Override::default()).unwrap();
-    let tables = Tables::compile(&policy, &Situation::default(), |_| 1).unwrap();
-    let constants = Constants {
-        link: Link::Ethernet,
-        role: Role::CUSTOMER,
-        softwire: Softwire::Closed,
-        submission: false,
-        seed: 25,
-        trace: false,
-    };
+    let tables = tables(&POLICY.replace("203.0.113.0/24", "10.0.0.0/8"));
+    let constants = Constants { seed: 25, ..Constants::bare(Role::CUSTOMER, Link::Ethernet) };
     let (last, attempts, accounts) = (sources - 1, u8::from(attempts), u8::from(accounts));
     let (last, attempts, accounts) = (last.to_ne_bytes(), attempts.to_ne_bytes(), accounts.to_ne_bytes());
     let globals: [(&str, &[u8]); 3] =

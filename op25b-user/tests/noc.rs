@@ -2,6 +2,8 @@
 //! What the NOC is shown agrees with what was sent.
 
 #[allow(dead_code, reason = "other tests use more of it")]
+mod http;
+#[allow(dead_code, reason = "other tests use more of it")]
 mod lab;
 #[allow(dead_code, reason = "other tests use more of it")]
 mod site;
@@ -9,8 +11,7 @@ mod site;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -18,13 +19,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::{
-    programs::{TestRun as _, TestRunOptions, Xdp},
-    util::KernelVersion,
-};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
 use lab::{Filter, eventually, syn};
 use nix::{sys::signal::Signal, unistd::Pid};
+use op25b::attach::Hook;
 use op25b_ebpf::source::KEPT;
 use serde_json::Value;
 use site::Site;
@@ -156,10 +155,9 @@ fn hour() -> Result<(Frames, Frames, Sent)> {
 }
 
 fn json(filter: &Filter<'_>, arguments: &[&str]) -> Result<Value> {
-    // More than a pipe holds.
-    let output = filter.command(&[arguments, &["--json"]].concat())?.output()?;
-    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let answer = filter.op25b(&[arguments, &["--json"]].concat())?;
+    ensure!(answer.code == Some(0), "{arguments:?}: {}", answer.stderr);
+    answer.json()
 }
 
 fn total(totals: &Value, reason: &str) -> (u64, u64) {
@@ -176,15 +174,7 @@ fn list<'v>(value: &'v Value, key: &str) -> Result<&'v Vec<Value>> {
 
 /// The body of what the edge's own HTTP answers.
 fn get(site: &Site, path: &str) -> Result<String> {
-    site.edge.within(|| -> Result<String> {
-        let mut stream = TcpStream::connect("127.0.0.1:9025")?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:9025\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        ensure!(answer.starts_with("HTTP/1.1 200 "), "{path}: {:?}", answer.lines().next());
-        Ok(answer.split_once("\r\n\r\n").context("no body")?.1.to_owned())
-    })?
+    Ok(http::get(&site.edge, path)?.body)
 }
 
 /// Seconds that a process has had a processor.
@@ -204,7 +194,7 @@ fn a_flood_slows_neither_the_page_nor_takes_the_processor() -> Result<()> {
     ensure!(eventually(|| get(&site, "/").is_ok()), "{}", filter.said());
     // The attached program itself, with its own maps, as often as the kernel can run it.
     let generation = filter.pins().join("generations").join(filter.generation().to_string());
-    let name = if is_multi_buffer() { "op25b_xdp_frags" } else { "op25b_xdp" };
+    let name = Hook::Xdp.program();
     let program = Xdp::from_pin(generation.join(format!("{name}:eth1:native")), XdpAttachType::Interface)?;
     // As many accounts as there is room for, so that every reading is the longest.
     for number in 0..KEPT {
@@ -252,10 +242,6 @@ fn a_flood_slows_neither_the_page_nor_takes_the_processor() -> Result<()> {
     // Five times what is due: this is a development build, and the machine has other work.
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
     Ok(())
-}
-
-fn is_multi_buffer() -> bool {
-    KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(5, 18, 0))
 }
 
 #[test]

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use etherparse::PacketBuilder;
 use op25b::object::{Constants, program};
 use op25b_ebpf::{
-    abi::{Link, Role, Softwire},
+    abi::{Link, Role},
     address::{Address, Family},
     source::{Key, Source, WINDOW, destination_bit},
     verdict::{Reason, submission_cell},
@@ -150,7 +150,7 @@ fn sources() -> Vec<(IpAddr, &'static str, Reason, Address)> {
 }
 
 fn constants(link: Link, submission: bool) -> Constants {
-    Constants { link, role: Role::CUSTOMER, softwire: Softwire::Closed, submission, seed: SEED, trace: false }
+    Constants { submission, seed: SEED, ..Constants::bare(Role::CUSTOMER, link) }
 }
 
 /// Frames of random segments among few sources, servers, ports and sequence numbers, so that many are alike.

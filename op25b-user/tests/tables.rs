@@ -23,7 +23,7 @@ use op25b::{
     tables::Tables,
 };
 use op25b_ebpf::{
-    abi::{Customer, Link, Role, Slot, Softwire},
+    abi::{Customer, Link, Role, Slot},
     address::Address,
     policy::Policy as _,
     ranges::{Bucket, HALVINGS, Node},
@@ -400,14 +400,7 @@ fn the_kernel_holds_the_tables_as_they_were_compiled() {
     assert!(tables.customers4.ranges.len() > 1 << 16 && tables.customers6.ranges.len() > 1 << 16);
     let pins = Pins::new("tables-read-back");
     let create = || {
-        let constants = Constants {
-            link: Link::Ethernet,
-            role: Role::BOTH,
-            softwire: Softwire::Closed,
-            submission: false,
-            seed: 0,
-            trace: false,
-        };
+        let constants = Constants::bare(Role::BOTH, Link::Ethernet);
         let maps = Maps::Pinned { tables: &pins.0, counters: &pins.0, sources: &pins.0 };
         object::create(tables, constants, maps).unwrap_or_else(|error| panic!("{error:#}"))
     };
@@ -473,14 +466,7 @@ where
 #[test]
 fn no_program_can_write_to_the_tables() {
     let office = Office::of(&crowd(25, 10).policy());
-    let constants = Constants {
-        link: Link::Ethernet,
-        role: Role::BOTH,
-        softwire: Softwire::Closed,
-        submission: false,
-        seed: 0,
-        trace: false,
-    };
+    let constants = Constants::bare(Role::BOTH, Link::Ethernet);
     let object =
         object::create(&office.tables, constants, Maps::Own).unwrap_or_else(|error| panic!("{error:#}"));
     for name in

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use op25b::object::{self, Constants, Maps, program};
 use op25b_ebpf::{
-    abi::{Link, Role, Softwire},
+    abi::{Link, Role},
     address::Family,
 };
 use serde::Serialize;
@@ -52,14 +52,7 @@ fn one(count: usize) -> Result<Load> {
     let compiled = start.elapsed();
 
     let start = Instant::now();
-    let constants = Constants {
-        link: Link::Ethernet,
-        role: Role::CUSTOMER,
-        softwire: Softwire::Closed,
-        submission: false,
-        seed: 0,
-        trace: false,
-    };
+    let constants = Constants::bare(Role::CUSTOMER, Link::Ethernet);
     let mut object = object::create(&tables, constants, Maps::Own)?;
     let created = start.elapsed();
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use op25b_ebpf::verdict::Reason;
 
-use super::{No, print, top::reasons};
+use super::{No, name, print, top::reasons};
 use crate::{
     cli,
     document::printable,
@@ -74,7 +74,7 @@ fn words(event: &Event, zone: &jiff::tz::TimeZone) -> String {
         event.reason,
         end(event.source, event.source_port),
         end(event.destination, event.destination_port),
-        event.customer.as_deref().map_or_else(|| "-".to_owned(), printable),
+        name(event.customer.as_deref()),
         printable(&event.interface)
     );
     if let Some(mac) = &event.mac {

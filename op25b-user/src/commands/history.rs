@@ -16,7 +16,7 @@ use crate::{
 const COLUMNS: [&str; 10] =
     ["hour", "source", "customer", "reason", "packets", "bytes", "attempts", "destinations", "first", "last"];
 
-pub(super) async fn history(instance: &Instance, arguments: &cli::History) -> Result<()> {
+pub(super) fn history(instance: &Instance, arguments: &cli::History) -> Result<()> {
     let manifest = Manifest::require(instance)?;
     let zone = zone(&manifest.timezone);
     let span = Span::parse(arguments.from.as_deref(), arguments.to.as_deref(), &zone)?;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::{No, csv, name, print, print_json};
+use super::{csv, name, print, print_json, require_group};
 use crate::{
     cli,
     document::printable,
@@ -18,14 +18,7 @@ use crate::{
 fn begin(instance: &Instance, which: &str, arguments: &cli::ReportSince) -> Result<(Manifest, Scope)> {
     let manifest = Manifest::require(instance)?;
     let span = Span::parse(arguments.since.as_deref(), None, &zone(&manifest.timezone))?;
-    if let Some(group) = &arguments.group
-        && !manifest.numbers.contains_key(group)
-    {
-        let known: Vec<String> = manifest.numbers.keys().map(|name| printable(name)).collect();
-        return Err(
-            No::Input(format!("no customer group is called {group:?}; known: {}", known.join(", "))).into()
-        );
-    }
+    require_group(&manifest, arguments.group.as_deref())?;
     preflight::check()?;
     let about =
         arguments.group.as_ref().map_or_else(|| "all groups".to_owned(), |group| format!("group {group:?}"));

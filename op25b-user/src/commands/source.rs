@@ -15,7 +15,7 @@ use crate::{
     preflight,
 };
 
-pub(super) async fn source(instance: &Instance, arguments: &cli::Source) -> Result<()> {
+pub(super) fn source(instance: &Instance, arguments: &cli::Source) -> Result<()> {
     let manifest = Manifest::require(instance)?;
     let zone = zone(&manifest.timezone);
     let around = arguments.at.as_deref().map(|at| Span::around(at, &zone)).transpose()?;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{print, print_json};
+use super::{name, print, print_json};
 use crate::{cli::Output, counters, instance::Instance, manifest::Manifest, preflight};
 
 pub(super) fn stats(instance: &Instance, output: Output) -> Result<()> {
@@ -22,7 +22,7 @@ pub(super) fn stats(instance: &Instance, output: Output) -> Result<()> {
         super::table(&["customer", "family", "reason", "verdict", "packets", "bytes", "attempts"]);
     for total in &stats.totals {
         table.add_row([
-            total.customer.clone().unwrap_or_else(|| "-".to_owned()),
+            name(total.customer.as_deref()),
             total.family.to_owned(),
             total.reason.to_owned(),
             total.verdict.to_owned(),
@@ -36,7 +36,7 @@ pub(super) fn stats(instance: &Instance, output: Output) -> Result<()> {
         let mut table = super::table(&["customer", "family", "submission port", "connections"]);
         for one in &stats.submission {
             table.add_row([
-                one.customer.clone().unwrap_or_else(|| "-".to_owned()),
+                name(one.customer.as_deref()),
                 one.family.to_owned(),
                 one.port.to_string(),
                 one.attempts.to_string(),

@@ -7,10 +7,9 @@ use jiff::Timestamp;
 use op25b_ebpf::verdict::Reason;
 use serde::Serialize;
 
-use super::{No, print, print_json};
+use super::{No, name, print, print_json, require_group};
 use crate::{
     cli::{self, SortBy},
-    document::printable,
     instance::Instance,
     manifest::Manifest,
     policy::contains,
@@ -31,12 +30,7 @@ pub(super) fn top(instance: &Instance, arguments: &cli::Top) -> Result<()> {
     let manifest = Manifest::require(instance)?;
     preflight::check()?;
     let reasons = reasons(&arguments.reason)?;
-    if let Some(group) = &arguments.group
-        && !manifest.numbers.contains_key(group)
-    {
-        let known = manifest.numbers.keys().cloned().collect::<Vec<_>>().join(", ");
-        return Err(No::Input(format!("no customer group is called {group:?}; known: {known}")).into());
-    }
+    require_group(&manifest, arguments.group.as_deref())?;
     let accounts = sources::read(instance, &manifest)?;
     let wanted = |reason: Reason| match &reasons {
         Some(reasons) => reasons.contains(&reason),
@@ -74,7 +68,7 @@ pub(super) fn top(instance: &Instance, arguments: &cli::Top) -> Result<()> {
     for source in &found {
         table.add_row([
             source.source.clone(),
-            printable(source.customer.as_deref().unwrap_or("-")),
+            name(source.customer.as_deref()),
             source.attempts.to_string(),
             format!("{:.1}", source.attempts_per_minute),
             source.destinations.to_string(),
@@ -113,11 +107,11 @@ fn sort(sources: &mut [Source], by: SortBy) {
 
 /// The reasons by their names; none where none are given.
 pub(super) fn reasons(names: &[String]) -> Result<Option<Vec<Reason>>> {
-    let known = || Reason::ALL.into_iter().filter(|reason| *reason != Reason::Other);
     let mut reasons = Vec::new();
     for name in names {
-        let Some(reason) = known().find(|reason| reason.name() == name) else {
-            let known = known().map(Reason::name).collect::<Vec<_>>().join(", ");
+        let Some(reason) = Reason::from_name(name).filter(|reason| *reason != Reason::Other) else {
+            let known = Reason::ALL.into_iter().filter(|reason| *reason != Reason::Other);
+            let known = known.map(Reason::name).collect::<Vec<_>>().join(", ");
             return Err(No::Input(format!("no reason is called {name:?}; known: {known}")).into());
         };
         reasons.push(reason);

@@ -110,20 +110,12 @@ impl Clients {
 
     /// Gives an event to all that want its kind.
     pub(super) fn give(&self, told: &Arc<Told>) {
-        self.lock().retain(|client| {
+        for client in self.lock().iter() {
             let wanted = if client.asked.capture_every.is_some() { told.sample } else { told.attempt };
-            if !wanted {
-                return true;
+            if wanted && let Err(TrySendError::Full(_)) = client.queue.try_send(told.clone()) {
+                client.lost.fetch_add(1, Ordering::Relaxed);
             }
-            match client.queue.try_send(told.clone()) {
-                Ok(()) => true,
-                Err(TrySendError::Full(_)) => {
-                    client.lost.fetch_add(1, Ordering::Relaxed);
-                    true
-                }
-                Err(TrySendError::Disconnected(_)) => false,
-            }
-        });
+        }
     }
 
     /// Tells all that the kernel had no room for some.

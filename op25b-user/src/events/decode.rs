@@ -67,6 +67,8 @@ pub(super) struct Told {
     pub(super) attempt: bool,
     /// A sample of what is dropped, for a capture.
     pub(super) sample: bool,
+    /// About mail that goes past the relays.
+    pub(super) outside: bool,
     pub(super) frame: Vec<u8>,
 }
 
@@ -124,7 +126,8 @@ impl Decoder<'_> {
         };
         let is = |kind| record.kind & kind != 0;
         let (attempt, sample) = (is(source::Event::ATTEMPT), is(source::Event::SAMPLE));
-        Some(Told { event, attempt, sample, frame: frame.to_vec() })
+        let outside = answer.reason().is_some_and(sources::is_outside);
+        Some(Told { event, attempt, sample, outside, frame: frame.to_vec() })
     }
 }
 

@@ -14,11 +14,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
-use op25b_ebpf::verdict::Reason;
-
 use super::{Event, decode::Told};
-use crate::{policy::Collector, sources::is_outside};
+use crate::policy::Collector;
+use anyhow::{Context as _, Result};
 
 /// Events that wait for a collector.
 const QUEUE: usize = 4096;
@@ -56,10 +54,7 @@ impl Sender {
 
     /// Gives it an event; one for which there is no room is lost, and counted.
     pub(super) fn give(&self, told: &Arc<Told>) {
-        let event = &told.event;
-        let outside =
-            Reason::ALL.into_iter().any(|reason| reason.name() == event.reason && is_outside(reason));
-        if outside && self.queue.try_send(told.clone()).is_err() {
+        if told.outside && self.queue.try_send(told.clone()).is_err() {
             self.lose(1);
         }
     }

@@ -92,22 +92,6 @@ impl Book {
         }
     }
 
-    /// Notes where sources were; what the policy does not want kept is not.
-    ///
-    /// # Errors
-    ///
-    /// What the disk or the database refuses.
-    pub fn visit(&mut self, visits: &[Visit]) -> Result<(), Failure> {
-        if self.config.keep_destinations.is_none() || visits.is_empty() {
-            return Ok(());
-        }
-        let path = self.config.path.clone();
-        let open = self.opened()?;
-        write(open, &path, |transaction, customers| {
-            add_visits(transaction, customers, &visits.iter().collect::<Vec<_>>())
-        })
-    }
-
     fn opened(&mut self) -> Result<&mut Open, Failure> {
         let path = &self.config.path;
         // One that was deleted or replaced under us takes what is written with it.
@@ -253,23 +237,8 @@ fn add_rows(
              first = ?12, last = ?13",
     )?;
     for row in rows {
-        let key = &row.key;
-        let customer = customer(transaction, customers, key.customer.as_ref())?;
-        statement.execute(params![
-            stored(key.source.network()),
-            key.hour,
-            customer,
-            key.reason as u8,
-            key.source.prefix(),
-            key.opened,
-            row.offset,
-            signed(row.packets),
-            signed(row.bytes),
-            signed(row.attempts),
-            signed(row.destinations),
-            row.first.as_millisecond(),
-            row.last.as_millisecond(),
-        ])?;
+        let customer = customer(transaction, customers, row.key.customer.as_ref())?;
+        schema::put(&mut statement, row, &customer)?;
     }
     Ok(())
 }

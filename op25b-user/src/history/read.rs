@@ -216,22 +216,7 @@ impl Reader {
                 "INSERT OR REPLACE INTO temp.live VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?;
             for row in rows {
-                let key = &row.key;
-                statement.execute(params![
-                    stored(key.source.network()),
-                    key.hour,
-                    key.customer.as_deref(),
-                    key.reason as u8,
-                    key.source.prefix(),
-                    key.opened,
-                    row.offset,
-                    signed(row.packets),
-                    signed(row.bytes),
-                    signed(row.attempts),
-                    signed(row.destinations),
-                    row.first.as_millisecond(),
-                    row.last.as_millisecond(),
-                ])?;
+                schema::put(&mut statement, row, &row.key.customer.as_deref())?;
             }
         }
         Ok(transaction.commit()?)

@@ -2,20 +2,18 @@
 
 use std::{
     collections::HashSet,
-    net::IpAddr,
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
 use super::{
     HOUR,
     book::Book,
     failure::{Failure, Kind},
-    reading::{Reading, Visit},
+    reading::Reading,
 };
 use crate::{document::printable, instance::Instance, policy};
 
@@ -23,12 +21,10 @@ use crate::{document::printable, instance::Instance, policy};
 const POLL: Duration = Duration::from_secs(30);
 /// How long the last reading may take before the daemon ends without it.
 const LAST: Duration = Duration::from_secs(5);
-/// Visits that wait to be written down; more are lost.
-const WAITING: usize = 4096;
 
 /// Writes the accounts down as they grow, in a thread of its own, until it is dropped.
 pub struct Recorder {
-    visits: Option<SyncSender<Visit>>,
+    stop: Option<SyncSender<()>>,
     ended: Receiver<()>,
 }
 
@@ -36,32 +32,24 @@ impl Recorder {
     /// Begins. What the disk or the database refuses is logged and tried again: it never concerns the filter.
     #[must_use]
     pub fn start(instance: &Instance, config: &policy::History) -> Self {
-        let (visits, seen) = sync_channel(WAITING);
+        let (stop, stopped) = sync_channel(1);
         let (end, ended) = sync_channel(1);
         let mut work = Work { instance: instance.clone(), book: Book::new(config), told: HashSet::new() };
         let thread = thread::Builder::new().name("history".to_owned()).spawn(move || {
-            work.run(&seen);
+            work.run(&stopped);
             // Nobody waits when the daemon has ended meanwhile.
             let _ = end.send(());
         });
         if let Err(error) = thread {
             log::error!("history: no thread for it: {error}; nothing is written down");
         }
-        Self { visits: Some(visits), ended }
-    }
-
-    /// Notes that a source was at a server outside. One that there is no room for is lost: nobody waits for the disk.
-    pub fn saw(&self, source: IpNetwork, customer: Option<&str>, destination: IpAddr, at: Timestamp) {
-        if let Some(visits) = &self.visits {
-            let visit = Visit { source, customer: customer.map(Into::into), destination, at };
-            let _ = visits.try_send(visit);
-        }
+        Self { stop: Some(stop), ended }
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.visits = None;
+        self.stop = None;
         // A disk that hangs must not keep the daemon.
         let _ = self.ended.recv_timeout(LAST);
     }
@@ -76,25 +64,15 @@ struct Work {
 }
 
 impl Work {
-    fn run(&mut self, seen: &Receiver<Visit>) {
+    fn run(&mut self, stopped: &Receiver<()>) {
         loop {
             self.poll();
-            let next = Instant::now() + until_next(Timestamp::now());
-            let mut visits = Vec::new();
-            loop {
-                match seen.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                    Ok(visit) if visits.len() < WAITING => visits.push(visit),
-                    Ok(_) => {}
-                    Err(RecvTimeoutError::Timeout) => break,
-                    Err(RecvTimeoutError::Disconnected) => {
-                        self.write(&visits);
-                        self.poll();
-                        return;
-                    }
-                }
+            if !matches!(stopped.recv_timeout(until_next(Timestamp::now())), Err(RecvTimeoutError::Timeout)) {
+                break;
             }
-            self.write(&visits);
         }
+        // What came since the last time.
+        self.poll();
     }
 
     fn poll(&mut self) {
@@ -109,12 +87,6 @@ impl Work {
                 self.told.clear();
             }
             Err(failure) => self.tell(&failure),
-        }
-    }
-
-    fn write(&mut self, visits: &[Visit]) {
-        if let Err(failure) = self.book.visit(visits) {
-            self.tell(&failure);
         }
     }
 

@@ -12,9 +12,12 @@ use std::{
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use op25b_ebpf::verdict::Reason;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Statement, ToSql, params};
 
-use super::failure::{Failure, Kind};
+use super::{
+    failure::{Failure, Kind},
+    reading::Row,
+};
 
 /// Of the tables below.
 pub(super) const VERSION: i64 = 1;
@@ -72,6 +75,28 @@ CREATE TABLE submissions (
     PRIMARY KEY (hour, seed, customer, port)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// Executes a statement whose thirteen parameters are the columns of `hours`, in their order.
+pub(super) fn put(statement: &mut Statement<'_>, row: &Row, customer: &dyn ToSql) -> rusqlite::Result<()> {
+    let key = &row.key;
+    statement
+        .execute(params![
+            stored(key.source.network()),
+            key.hour,
+            customer,
+            key.reason as u8,
+            key.source.prefix(),
+            key.opened,
+            row.offset,
+            signed(row.packets),
+            signed(row.bytes),
+            signed(row.attempts),
+            signed(row.destinations),
+            row.first.as_millisecond(),
+            row.last.as_millisecond(),
+        ])
+        .map(drop)
+}
 
 /// Opens the database to write to it, and makes it where there is none.
 pub(super) fn open(path: &Path) -> Result<Connection, Failure> {

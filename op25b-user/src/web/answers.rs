@@ -191,7 +191,7 @@ impl Query {
             let known_key = known.iter().copied().find(|known| *known == key);
             match known_key {
                 Some("reason") => {
-                    let reason = Reason::ALL.into_iter().find(|reason| reason.name() == value);
+                    let reason = Reason::from_name(&value);
                     read.reason = Some(reason.ok_or_else(|| {
                         let names = Reason::ALL.map(Reason::name).join(", ");
                         refuse(format!("reason: one of {names}"))

@@ -738,7 +738,8 @@ pub(crate) fn finish(command: &mut Command, limit: Duration) -> Result<Answer> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {command:?}"))?;
-    // The outputs are small; a pipe holds them until the end.
+    // Read while it runs: a pipe holds 64 KiB, and whoever writes more waits.
+    let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));
     let start = Instant::now();
     while child.try_wait()?.is_none() {
         if start.elapsed() > limit {
@@ -747,7 +748,15 @@ pub(crate) fn finish(command: &mut Command, limit: Duration) -> Result<Answer> {
         }
         thread::sleep(Duration::from_millis(2));
     }
-    Ok(Answer::new(child.wait_with_output()?))
+    let read = |reader: thread::JoinHandle<_>| reader.join().unwrap_or_else(|_| Ok(Vec::new()));
+    Ok(Answer::new(Output { status: child.wait()?, stdout: read(stdout)?, stderr: read(stderr)? }))
+}
+
+fn reader(pipe: Option<impl io::Read + Send + 'static>) -> thread::JoinHandle<io::Result<Vec<u8>>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes)).map(|_| bytes)
+    })
 }
 
 fn wait(child: &mut Child) -> Result<ExitStatus> {

@@ -292,9 +292,7 @@ impl Kernel {
     /// Creates it and loads these programs.
     pub(crate) fn load(office: &Office, setting: Setting, link: Link, programs: &[&str]) -> Result<Self> {
         let softwire = setting.variant.softwire();
-        let role = setting.role;
-        let constants = Constants { link, role, softwire, submission: false, seed: 0, trace: false };
-        Self::with(office, constants, programs)
+        Self::with(office, Constants { softwire, ..Constants::bare(setting.role, link) }, programs)
     }
 
     /// The same with any constants.

@@ -170,7 +170,6 @@ fn names_are_text_wherever_they_are_shown() {
     let mut view = view("enforcing", &HOSTILE);
     let hostile = || HOSTILE.join(" ");
     view.manifest.relays = HOSTILE.map(str::to_owned).to_vec();
-    view.manifest.operator = Some(hostile());
     view.status.instance = hostile();
     view.status.policy.path = hostile();
     view.status.warnings = vec![hostile()];
