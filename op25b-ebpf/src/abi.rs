@@ -3,7 +3,7 @@
 use crate::{found::Outcome, verdict::Reason};
 
 /// Changes with any layout or number in this file; pins of another version are not adopted.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// What a frame starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,6 +260,13 @@ impl Answer {
     #[must_use]
     pub fn reason(self) -> Option<Reason> {
         Reason::from_number(self.reason_number())
+    }
+
+    /// Whether the frame is answered.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_answered(self) -> bool {
+        self.verdict() >= 2
     }
 
     /// How the walk ended, where the number is an outcome.

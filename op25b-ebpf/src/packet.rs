@@ -25,6 +25,9 @@ pub trait Packet: Sized {
         self.read(offset)
     }
 
+    /// Bytes of the whole frame, of which the last may be where [`Packet::read`] does not reach.
+    fn length(&self) -> usize;
+
     // The steps of the walk. The kernel overrides them to call subprograms: each is verified once, and what one
     // returns is unknown to the verifier, so that the ways through a frame add up instead of multiplying.
 
@@ -64,5 +67,9 @@ pub trait Packet: Sized {
 impl Packet for &[u8] {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    fn length(&self) -> usize {
+        self.len()
     }
 }

@@ -18,8 +18,31 @@ pub const DESTINATION_BITS: usize = 512;
 pub const REMEMBERED: usize = 4;
 /// Nanoseconds that pass at least between two events of one source.
 pub const EVENT_INTERVAL: u64 = 1_000_000_000;
+/// What a source is answered: two hundred frames a second, and a thousand at once; an answer has 250 bytes at most.
+pub const SOURCE_PACE: Pace = Pace { interval: 5_000_000, burst: 5_000_000_000 };
+/// What an interface answers on one CPU: twenty thousand frames a second, and two thousand at once.
+pub const INTERFACE_PACE: Pace = Pace { interval: 50_000, burst: 100_000_000 };
 /// Bytes of a frame that travel with an event, at most.
 pub const SNAPSHOT: usize = 128;
+
+/// A rate with room for bursts, in nanoseconds: what is let through is due one interval after the one before, and may
+/// come that much too early (the generic cell rate algorithm, ITU-T I.371).
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between two.
+    pub interval: u64,
+    /// Before its time.
+    pub burst: u64,
+}
+
+impl Pace {
+    /// When the next one is due, if one may be let through now; `due` is that of this one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn next(self, due: u64, now: u64) -> Option<u64> {
+        if due > now + self.burst { None } else { Some(if due > now { due } else { now } + self.interval) }
+    }
+}
 
 /// Who is accounted for, and under which name: an IPv4 address, or the network part of an IPv6 one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -128,6 +151,8 @@ pub struct Source {
     pub attempts: u64,
     /// Time of the last event.
     pub told: u64,
+    /// When the answers that the source has had would be due, one after the other: [`Pace`].
+    pub answered: u64,
     /// The destination of the last attempt, as [`Address`] has it; of the first frame where there was none.
     pub destination: [u64; 2],
     /// Its family.
@@ -215,6 +240,6 @@ const fn mix(state: u64, word: u64) -> u64 {
 const _: () = {
     assert!(size_of::<Key>() == 16);
     assert!(size_of::<Window>() == 112);
-    assert!(size_of::<Source>() == 304);
+    assert!(size_of::<Source>() == 312);
     assert!(size_of::<Event>() == 40);
 };

@@ -13,6 +13,7 @@ use op25b_ebpf::{
     address::Family,
     found::{Outcome, Wrapping, seen_cell},
     frame::{SUBMISSION, SUBMISSIONS},
+    reply::{REPLIES, Reply},
     verdict::{Reason, Verdict, cell, submission_cell},
 };
 use serde::Serialize;
@@ -35,8 +36,19 @@ pub struct Stats {
     pub totals: Vec<Total>,
     /// Connections to the relays' submission ports; empty where they are not counted.
     pub submission: Vec<Submission>,
+    /// What became of frames that were to be answered; empty where no group answers.
+    pub replies: Vec<Replied>,
     /// How the judged frames were seen.
     pub seen: Vec<Seen>,
+}
+
+/// What became of frames that were to be answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Replied {
+    /// What was sent, or why nothing was.
+    pub reply: &'static str,
+    /// Frames.
+    pub packets: u64,
 }
 
 /// Frames that were seen in one way.
@@ -162,9 +174,16 @@ pub struct Counted {
     cells: Vec<(Cell, Count)>,
     submission: Vec<((u32, Family, u16), u64)>,
     seen: Vec<u64>,
+    replies: Vec<u64>,
 }
 
 impl Counted {
+    /// What became of frames that were to be answered.
+    #[must_use]
+    pub fn replies(&self) -> Vec<Replied> {
+        name_replies(&self.replies)
+    }
+
     /// By group, family, reason and verdict.
     #[must_use]
     pub fn totals(&self, manifest: &Manifest) -> Vec<Total> {
@@ -213,7 +232,8 @@ pub fn read_each(instance: &Instance, manifest: &Manifest) -> Result<Vec<Counted
             role,
             cells: nonzero(&counters, groups)?,
             submission,
-            seen: read_seen(&directory.join(object::SEEN))?,
+            seen: read_cells(&directory.join(object::SEEN), SEEN_CELLS)?,
+            replies: read_cells(&directory.join(object::REPLIES), REPLIES)?,
         });
     }
     Ok(all)
@@ -225,8 +245,11 @@ pub fn summed(all: &[Counted], manifest: &Manifest) -> Stats {
     let mut sums: BTreeMap<Cell, Count> = BTreeMap::new();
     let mut submissions: BTreeMap<(u32, Family, u16), u64> = BTreeMap::new();
     let mut seen = vec![0; SEEN_CELLS as usize];
+    let mut replies = vec![0; REPLIES as usize];
     for counted in all {
-        for (sum, packets) in seen.iter_mut().zip(&counted.seen) {
+        for (sum, packets) in
+            seen.iter_mut().zip(&counted.seen).chain(replies.iter_mut().zip(&counted.replies))
+        {
             *sum += packets;
         }
         for (cell, count) in &counted.cells {
@@ -261,6 +284,7 @@ pub fn summed(all: &[Counted], manifest: &Manifest) -> Stats {
         interfaces,
         totals: sums.into_iter().map(|(cell, count)| total(cell, count, manifest)).collect(),
         submission,
+        replies: name_replies(&replies),
         seen: name_seen(&seen),
     }
 }
@@ -284,11 +308,25 @@ fn total(cell: Cell, count: Count, manifest: &Manifest) -> Total {
 ///
 /// When it is missing or has another layout.
 pub fn read_seen(path: &Path) -> Result<Vec<u64>> {
+    read_cells(path, SEEN_CELLS)
+}
+
+fn name_replies(packets: &[u64]) -> Vec<Replied> {
+    Reply::ALL
+        .into_iter()
+        .zip(packets)
+        .filter(|(_, packets)| **packets != 0)
+        .map(|(reply, packets)| Replied { reply: reply.name(), packets: *packets })
+        .collect()
+}
+
+/// The cells of a pinned map, each over all CPUs.
+fn read_cells(path: &Path, cells: u32) -> Result<Vec<u64>> {
     let map =
         MapData::from_pin(path).with_context(|| format!("cannot open the counters {}", path.display()))?;
     let map: PerCpuArray<MapData, u64> =
         PerCpuArray::try_from(Map::PerCpuArray(map)).context("the counters have another layout")?;
-    (0..SEEN_CELLS).map(|cell| Ok(map.get(&cell, 0)?.iter().sum())).collect()
+    (0..cells).map(|cell| Ok(map.get(&cell, 0)?.iter().sum())).collect()
 }
 
 /// Puts names to what [`read_seen`] returned, without what was not seen; most frames first.

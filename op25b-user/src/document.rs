@@ -11,7 +11,7 @@ use schemars::{
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{
-        self, IgnoredAny, MapAccess, SeqAccess, Visitor,
+        self, MapAccess, SeqAccess, Visitor,
         value::{MapAccessDeserializer, SeqAccessDeserializer},
     },
 };
@@ -80,10 +80,10 @@ pub struct Document {
     #[serde(default, deserialize_with = "written")]
     #[schemars(with = "Softwire")]
     pub softwire: Option<Softwire>,
-    /// See [`Unsupported`].
+    /// What groups with `action: notice` are told.
     #[serde(default, deserialize_with = "written")]
-    #[schemars(skip)]
-    pub notice: Option<Unsupported>,
+    #[schemars(with = "Notice")]
+    pub notice: Option<Notice>,
     /// OpenMetrics, the page and the API over HTTP; absent: off.
     #[serde(default, deserialize_with = "written")]
     #[schemars(with = "Metrics")]
@@ -104,14 +104,19 @@ pub struct Document {
     pub count_submission: bool,
 }
 
-/// A key of the format that this version does not act on yet. Refused, never ignored.
-#[derive(Clone, Copy, Debug)]
-pub struct Unsupported;
-
-impl<'de> Deserialize<'de> for Unsupported {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Self)
-    }
+/// One line, `554 5.7.1 OPERATOR: TEXT URL`, of at most 150 bytes with its CR LF.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "`{text: \"outbound port 25 is blocked\"}`")]
+pub struct Notice {
+    /// 554: refused, mail comes back at once. 421: not now, mail is kept and tried again.
+    #[serde(default = "Notice::reply")]
+    pub reply: u16,
+    /// What to say, in ASCII.
+    pub text: String,
+    /// Where more is written.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "String")]
+    pub url: Option<String>,
 }
 
 /// Where to listen.

@@ -10,13 +10,14 @@ use op25b_ebpf::abi::Link;
 use crate::{
     attach::{self, Attached, Hook},
     commands::No,
+    document::Attach,
     durable,
     instance::Instance,
     interface::{self, Interface},
     links,
     manifest::{self, Manifest},
     object::{self, Constants, Maps},
-    policy::{Policy, Port},
+    policy::{Policy, Port, UNANSWERED_ON_EGRESS},
     tables::Tables,
 };
 
@@ -27,6 +28,8 @@ pub type Logger = EbpfLogger<&'static dyn log::Log>;
 pub struct Place<'a> {
     port: &'a Port,
     interface: Interface,
+    /// Why nothing is answered there, though a group says so.
+    unanswered: Option<String>,
 }
 
 /// Looks for the interfaces that a policy names.
@@ -70,9 +73,28 @@ pub async fn places<'a>(
             ))
             .into());
         }
-        places.push(Place { port, interface });
+        let unanswered = unanswered(policy, port, &interface.name).await;
+        if let Some(why) = &unanswered {
+            log::warn!("{}: {why}", interface.name);
+        }
+        places.push(Place { port, interface, unanswered });
     }
     Ok(places)
+}
+
+/// Why blocked frames cannot be answered on an interface, where a group says that they are.
+async fn unanswered(policy: &Policy, port: &Port, name: &str) -> Option<String> {
+    if !policy.answers() || !port.role.judges_customers() {
+        return None;
+    }
+    match port.attach {
+        Attach::TcEgress => Some(UNANSWERED_ON_EGRESS.to_owned()),
+        Attach::Native if interface::strips_vlan(name).await => Some(format!(
+            "blocked frames are dropped and not answered: the driver takes VLAN tags off (rx-vlan-offload), so that \
+             answers would leave without them; `ethtool -K {name} rxvlan off`, then `op25b reload`"
+        )),
+        Attach::Native | Attach::Generic | Attach::TcIngress => None,
+    }
 }
 
 /// Puts compiled tables in force as the generation `manifest`, which names its interfaces from here on. When that
@@ -140,14 +162,20 @@ fn prepare(
 ) -> Result<Option<Logger>> {
     let generation = instance.generation(manifest.generation);
     let mut logger = None;
-    for Place { port, interface } in places {
+    for Place { port, interface, unanswered } in places {
         let counters = instance.counters(&interface.name, port.attach);
         let sources = instance.sources();
         for directory in [&counters, &generation, &sources] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
         let link = if interface.ethernet { Link::Ethernet } else { Link::Ip };
-        let constants = Constants { trace, seed: manifest.seed, ..Constants::new(policy, port.role, link) };
+        let constants = Constants {
+            trace,
+            seed: manifest.seed,
+            answers: policy.answers() && unanswered.is_none(),
+            cookie_key: manifest.cookie_key,
+            ..Constants::new(policy, port.role, link)
+        };
         let maps = Maps::Pinned { tables: &generation, counters: &counters, sources: &sources };
         let mut object = object::create(tables, constants, maps)?;
         let hook = Hook::of(port.attach);
@@ -160,7 +188,10 @@ fn prepare(
         let program = pinned(hook.program())?;
         let sampling = pinned(hook.sampling_program())?;
         pinned(hook.sibling())?;
-        manifest.interfaces.push(manifest::Interface::new(port, interface, program, sampling));
+        manifest.interfaces.push(manifest::Interface {
+            unanswered: unanswered.clone(),
+            ..manifest::Interface::new(port, interface, program, sampling)
+        });
         // The maps and programs are pinned: nothing but the logs, in one map for all, is needed from here on.
         if trace && logger.is_none() {
             logger = Some(EbpfLogger::init(&mut object)?);

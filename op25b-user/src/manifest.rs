@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use op25b_ebpf::abi::{self, GROUPS, Role};
+use op25b_ebpf::{
+    abi::{self, GROUPS, Role},
+    cookie,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -59,6 +62,8 @@ pub struct Manifest {
     pub blocks: bool,
     /// Of the hashes of destinations, as long as counters are kept.
     pub seed: u64,
+    /// The secret of the sequence numbers in answers, from the operating system.
+    pub cookie_key: cookie::Key,
     /// The policy's time zone, by its name.
     pub timezone: String,
     /// What people and programs are told, and where.
@@ -86,6 +91,9 @@ pub struct Interface {
     pub program: u32,
     /// The kernel's number of its sampling twin.
     pub sampling_program: u32,
+    /// Why blocked frames are not answered there, though a group says so.
+    #[serde(default)]
+    pub unanswered: Option<String>,
 }
 
 /// Upcoming changes that a manifest names.
@@ -152,6 +160,10 @@ impl Manifest {
                 Some(previous) if previous.is_of_this_version() => previous.seed,
                 // Keys of the standard library's hash tables are random.
                 _ => RandomState::new().build_hasher().finish(),
+            },
+            cookie_key: match previous {
+                Some(previous) if previous.is_of_this_version() => previous.cookie_key,
+                _ => [getrandom::u64()?, getrandom::u64()?],
             },
             timezone: policy.timezone.iana_name().unwrap_or("UTC").to_owned(),
             outputs: policy.outputs.clone(),
@@ -330,6 +342,7 @@ impl Interface {
             hook: Hook::of(port.attach),
             program,
             sampling_program,
+            unanswered: None,
         }
     }
 

@@ -13,8 +13,10 @@ use aya::{
 use nix::libc;
 use op25b_ebpf::{
     abi::{self, Count, Link, Range4, Range6, Role, Server, Slot, Softwire},
+    cookie,
     frame::Sight,
     ranges::Node,
+    reply::Text,
     source::{Key, Source},
 };
 
@@ -49,6 +51,8 @@ unsafe impl Pod for Wire<Count> {}
 unsafe impl Pod for Wire<Key> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Source> {}
+// SAFETY: as above.
+unsafe impl Pod for Wire<Text> {}
 // SAFETY: integers only.
 unsafe impl Pod for Wire<[u64; 2]> {}
 
@@ -65,6 +69,12 @@ pub struct Constants {
     pub submission: bool,
     /// Of the hashes of destinations and SYNs, the same as long as the sources' accounts are kept.
     pub seed: u64,
+    /// Whether blocked frames are answered where the group says so.
+    pub answers: bool,
+    /// Whether the notice ends the conversation.
+    pub hangs_up: bool,
+    /// The secret of the sequence numbers in answers, the same as long as conversations last.
+    pub cookie_key: cookie::Key,
     /// Whether judged frames are logged in the kernel.
     pub trace: bool,
 }
@@ -78,13 +88,28 @@ impl Constants {
             Some(IdentifyBy::Outer) => Softwire::Outer,
             Some(IdentifyBy::Inner) => Softwire::Inner,
         };
-        Self { softwire, submission: policy.outputs.count_submission, ..Self::bare(role, link) }
+        Self {
+            softwire,
+            submission: policy.outputs.count_submission,
+            hangs_up: policy.notice.as_ref().is_some_and(|notice| notice.hangs_up),
+            ..Self::bare(role, link)
+        }
     }
 
     /// The same under a policy that asks for nothing more.
     #[must_use]
     pub const fn bare(role: Role, link: Link) -> Self {
-        Self { link, role, softwire: Softwire::Closed, submission: false, seed: 0, trace: false }
+        Self {
+            link,
+            role,
+            softwire: Softwire::Closed,
+            submission: false,
+            seed: 0,
+            answers: false,
+            hangs_up: false,
+            cookie_key: [0; 2],
+            trace: false,
+        }
     }
 
     /// The same for the core on the host.
@@ -145,7 +170,7 @@ pub mod program {
     }
 }
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "CUSTOMERS4",
     "CUSTOMERS4_INDEX",
     "CUSTOMERS6",
@@ -156,6 +181,7 @@ const TABLES: [&str; 11] = [
     "SERVERS6_INDEX",
     "SERVERS",
     "CUSTOMER_GROUPS",
+    "NOTICE_TEXTS",
     "AYA_LOGS",
 ];
 /// The table that is pinned last.
@@ -166,6 +192,8 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const SEEN: &str = "SEEN";
 /// The map of how all frames were seen while sampling.
 pub const SAMPLED: &str = "SAMPLED";
+/// What became of frames that were to be answered.
+pub const REPLIES: &str = "REPLIES";
 /// The map of the sources' accounts.
 pub const SOURCES: &str = "SOURCES";
 /// How many accounts were ever opened.
@@ -207,6 +235,7 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
     let multi_buffer = u8::from(program::multi_buffer());
     let coarse_clock = u8::from(program::is_since(5, 11));
     let submission = u8::from(constants.submission);
+    let (answers, hangs_up) = (u8::from(constants.answers), u8::from(constants.hangs_up));
     let epoch = clock::epoch()?;
     let block_unknown = u8::from(tables.block_unknown);
     let roots = [
@@ -228,6 +257,10 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
         .override_global("COARSE_CLOCK", &coarse_clock, true)
         .override_global("EPOCH", &epoch, true)
         .override_global("SEED", &constants.seed, true)
+        .override_global("ANSWERS", &answers, true)
+        .override_global("HANGS_UP", &hangs_up, true)
+        .override_global("COOKIE_LOW", &constants.cookie_key[0], true)
+        .override_global("COOKIE_HIGH", &constants.cookie_key[1], true)
         .override_global("CUSTOMERS4_ROOT", &roots[0], true)
         .override_global("CUSTOMERS6_ROOT", &roots[1], true)
         .override_global("SERVERS4_ROOT", &roots[2], true)
@@ -242,7 +275,7 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
         for name in TABLES.iter().filter(|_| filled) {
             loader.map_pin_path(name, tables.join(name));
         }
-        for name in [COUNTERS, SEEN, SAMPLED] {
+        for name in [COUNTERS, SEEN, SAMPLED, REPLIES] {
             loader.map_pin_path(name, counters.join(name));
         }
         for name in [SOURCES, SOURCES_OPENED, EVENTS, CAPTURE] {
@@ -330,7 +363,8 @@ fn fill(object: &Ebpf, tables: &Tables) -> Result<()> {
     array(object, "SERVERS6", &tables.servers6.ranges)?;
     array(object, "SERVERS6_INDEX", &tables.servers6.index)?;
     array(object, "SERVERS", &tables.servers)?;
-    array(object, "CUSTOMER_GROUPS", &tables.groups)
+    array(object, "CUSTOMER_GROUPS", &tables.groups)?;
+    array(object, "NOTICE_TEXTS", &tables.texts)
 }
 
 fn array<T: Copy>(object: &Ebpf, name: &str, values: &[T]) -> Result<()>

@@ -5,6 +5,7 @@ mod companion;
 mod customers;
 mod exceptions;
 mod nesting;
+mod notice;
 mod outputs;
 mod places;
 mod ports;
@@ -23,6 +24,8 @@ use jiff::{Timestamp, tz::TimeZone};
 use op25b_ebpf::abi::Role;
 use serde::{Deserialize, Serialize};
 
+pub use notice::Notice;
+pub(crate) use notice::UNANSWERED_ON_EGRESS;
 pub use outputs::{Collector, History, Metrics, Outputs, Syslog, Triage};
 pub(crate) use values::{end, start};
 
@@ -43,6 +46,8 @@ pub struct Policy {
     pub exemptions: Vec<Exception>,
     /// Prefixes that may not.
     pub quarantine: Vec<Exception>,
+    /// What groups with `action: notice` are told.
+    pub notice: Option<Notice>,
     /// Whether a source in no group is blocked.
     pub block_unknown: bool,
     /// Whether IPv4 in IPv6 is looked through.
@@ -148,6 +153,12 @@ pub struct Override {
 }
 
 impl Policy {
+    /// Whether a group's blocked frames are answered.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.groups.iter().any(|group| group.action != Action::Drop)
+    }
+
     /// Reads and validates a policy file.
     ///
     /// # Errors

@@ -90,6 +90,8 @@ pub struct InterfaceStatus {
     pub program: u32,
     /// Why it is not in force there.
     pub problem: Option<String>,
+    /// Why blocked frames are not answered there, though a group says so.
+    pub unanswered: Option<String>,
 }
 
 /// Whether the policy file says what is in force.
@@ -156,6 +158,11 @@ pub async fn look_with(
         } else {
             format!("{} is called {} now; the policy does not know that", known.port, known.name)
         });
+    }
+    for known in &manifest.interfaces {
+        if let Some(why) = &known.unanswered {
+            warnings.push(format!("{}: {why}", known.name));
+        }
     }
     let daemon = instance.is_running();
     if !daemon {
@@ -255,6 +262,7 @@ async fn look_at(instance: &Instance, known: &manifest::Interface) -> Result<Int
         attached: problem.is_none(),
         program: known.program,
         problem,
+        unanswered: known.unanswered.clone(),
     })
 }
 

@@ -11,6 +11,7 @@ use op25b_ebpf::{
     address::{Address, Family},
     policy::Policy as Lookup,
     ranges::find,
+    reply::{GOODBYE, OUT_OF_SEQUENCE, TEXTS, Text},
     verdict::Verdict,
 };
 
@@ -18,7 +19,7 @@ use self::table::Span;
 pub use self::table::{Entry, Table, TooLarge};
 use crate::{
     document::{Action, Mode},
-    policy::{Group, Policy},
+    policy::{Group, Notice, Policy},
     situation::Situation,
 };
 
@@ -39,6 +40,8 @@ pub struct Tables {
     pub groups: Vec<abi::Group>,
     /// `unknown_sources: block`.
     pub block_unknown: bool,
+    /// What is said to blocked customers; the first is the operator's sentence, without bytes where there is none.
+    pub texts: [Text; TEXTS],
 }
 
 /// What a prefix says of a customer's address.
@@ -101,6 +104,11 @@ impl Tables {
             servers: known.servers,
             groups,
             block_unknown: situation.blocks_unknown(policy),
+            texts: [
+                policy.notice.as_ref().and_then(Notice::text).unwrap_or_default(),
+                Text::new(OUT_OF_SEQUENCE).unwrap_or_default(),
+                Text::new(GOODBYE).unwrap_or_default(),
+            ],
         })
     }
 }

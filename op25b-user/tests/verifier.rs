@@ -131,8 +131,13 @@ fn every_program_passes_the_verifier_within_the_budget_whatever_its_constants() 
             for softwire in [Softwire::Closed, Softwire::Outer, Softwire::Inner] {
                 // Logging has no branches that depend on the others.
                 let trace = softwire == Softwire::Inner && role == Role::BOTH;
-                let constants =
-                    Constants { softwire, submission: true, trace, ..Constants::bare(role, link) };
+                let constants = Constants {
+                    softwire,
+                    submission: true,
+                    answers: true,
+                    trace,
+                    ..Constants::bare(role, link)
+                };
                 let mut object = object::create(&tables, constants, Maps::Own).unwrap();
                 for name in programs() {
                     let cost = verified(&mut object, name);

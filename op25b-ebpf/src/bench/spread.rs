@@ -1,9 +1,11 @@
 //! The filter on a SYN to port 25, each time from another of many sources, or with another sequence number.
 
 use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
-use op25b_ebpf::verdict::Verdict;
 
-use crate::kernel::{frame::XdpFrame, hook::filter};
+use crate::kernel::{
+    frame::XdpFrame,
+    hook::{Action, filter},
+};
 
 /// Less one, of how many sources; a power of two before that.
 #[unsafe(no_mangle)]
@@ -37,7 +39,7 @@ pub(crate) fn bench_spread(context: XdpContext) -> u32 {
         }
     }
     match filter::<XdpFrame>(context.ctx) {
-        Verdict::Pass => xdp_action::XDP_PASS,
+        Action::Pass => xdp_action::XDP_PASS,
         _ => xdp_action::XDP_DROP,
     }
 }

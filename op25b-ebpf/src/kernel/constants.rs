@@ -29,6 +29,18 @@ pub(crate) static SUBMISSION: Global<u8> = Global::new(0);
 /// Whether sources are accounted for; only a benchmark does without.
 #[unsafe(no_mangle)]
 pub(crate) static ACCOUNTS: Global<u8> = Global::new(1);
+/// Whether blocked frames can be answered on this interface.
+#[unsafe(no_mangle)]
+pub(crate) static ANSWERS: Global<u8> = Global::new(0);
+/// Whether the notice ends the conversation.
+#[unsafe(no_mangle)]
+pub(crate) static HANGS_UP: Global<u8> = Global::new(0);
+/// Half of the secret that cookies are made with.
+#[unsafe(no_mangle)]
+pub(crate) static COOKIE_LOW: Global<u64> = Global::new(0);
+/// The other half.
+#[unsafe(no_mangle)]
+pub(crate) static COOKIE_HIGH: Global<u64> = Global::new(0);
 /// Whether the kernel has a coarse clock (Linux 5.11): it is read in a few nanoseconds.
 #[unsafe(no_mangle)]
 pub(crate) static COARSE_CLOCK: Global<u8> = Global::new(0);

@@ -1,12 +1,15 @@
 //! The one place with packet pointer arithmetic: how each hook's frames are read.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, xdp_md},
-    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len},
+    bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, xdp_md},
+    helpers::generated::{
+        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_adjust_head,
+        bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+    },
 };
 use op25b_ebpf::{
     found::{FARTHEST, Found, Wrapping},
-    packet::Packet,
+    reply::{Reply, craft::Rewrite},
     source::{Event, Mark},
     verdict::Verdict,
 };
@@ -14,7 +17,7 @@ use op25b_ebpf::{
 use super::constants::MULTI_BUFFER;
 
 /// A frame in the kernel.
-pub(crate) trait Frame: Packet {
+pub(crate) trait Frame: Rewrite {
     /// What the kernel hands to a program of the hook.
     type Context;
 
@@ -36,9 +39,6 @@ pub(crate) trait Frame: Packet {
     /// Packets that the frame stands for.
     fn packets(&self, found: Found) -> u64;
 
-    /// Bytes of the whole frame.
-    fn length(&self) -> u64;
-
     /// Bytes from the first on that can be read without a copy.
     fn at_hand(&self) -> u64;
 
@@ -50,6 +50,15 @@ pub(crate) trait Frame: Packet {
 
     /// What tells it from others of its source.
     fn mark(&self, found: Found) -> Mark;
+
+    /// What to answer: see [`super::replies`].
+    fn choose(&self, found: Found, action: Verdict) -> Reply;
+
+    /// Makes the frame into the answer.
+    fn craft(&self, found: Found, reply: Reply) -> Reply;
+
+    /// Both, as far as there is to answer. Whether there is something to send.
+    fn reply(&self, found: Found, action: Verdict) -> bool;
 
     /// Hands an event to whoever listens, with the frame's first bytes.
     fn tell(&self, event: &Event);
@@ -87,12 +96,44 @@ impl XdpFrame {
 
     /// Bytes of the whole frame, of which only the first buffer can be read.
     #[inline(always)]
-    pub(super) fn length(&self) -> u64 {
+    pub(super) fn length(&self) -> usize {
         if MULTI_BUFFER.load() != 0 {
             // SAFETY: as in `bounds`.
-            return unsafe { bpf_xdp_get_buff_len(self.context) };
+            return unsafe { bpf_xdp_get_buff_len(self.context) } as usize;
         }
-        self.at_hand()
+        self.at_hand() as usize
+    }
+
+    /// Makes the frame `length` bytes long: shorter at its tail, longer at its head, where drivers leave room. Where
+    /// the old first byte lies then.
+    #[inline(always)]
+    pub(super) fn resize(&self, length: usize) -> Option<usize> {
+        let more = length as i32 - self.length() as i32;
+        // SAFETY: as in `bounds`; nothing that points into the frame is kept.
+        let result = unsafe {
+            if more > 0 {
+                bpf_xdp_adjust_head(self.context, -more)
+            } else {
+                bpf_xdp_adjust_tail(self.context, more)
+            }
+        };
+        if result == 0 { Some(if more > 0 { more as usize } else { 0 }) } else { None }
+    }
+
+    /// Overwrites the `N` bytes at `offset`.
+    #[inline(always)]
+    pub(super) fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        let (data, end) = self.bounds();
+        if offset > FARTHEST {
+            return None;
+        }
+        let at = sum(data, offset);
+        if at + N > end {
+            return None;
+        }
+        // SAFETY: as in `read`; the frame is this program's own.
+        unsafe { *(at as *mut [u8; N]) = bytes };
+        Some(())
     }
 
     /// Packets that the frame stands for.
@@ -128,6 +169,10 @@ impl XdpFrame {
     }
 }
 
+/// Bytes on the stack where words can lie: the verifier takes no unaligned access to it.
+#[repr(align(8))]
+struct Aligned<T>(T);
+
 /// A frame at the TC hook.
 pub(crate) struct TcFrame {
     pub(super) context: *mut __sk_buff,
@@ -159,19 +204,40 @@ impl TcFrame {
     /// The `N` bytes at `offset`, wherever they are.
     #[inline(always)]
     pub(super) fn bytes_one_way<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = [0; N];
+        let mut bytes = Aligned([0; N]);
         // SAFETY: the helper writes N bytes to an array of N, or fails.
         let result = unsafe {
-            bpf_skb_load_bytes(self.context.cast(), offset as u32, bytes.as_mut_ptr().cast(), N as u32)
+            bpf_skb_load_bytes(self.context.cast(), offset as u32, bytes.0.as_mut_ptr().cast(), N as u32)
         };
-        if result == 0 { Some(bytes) } else { None }
+        if result == 0 { Some(bytes.0) } else { None }
     }
 
     /// Bytes of the whole frame.
     #[inline(always)]
-    pub(super) fn length(&self) -> u64 {
+    pub(super) fn length(&self) -> usize {
         // SAFETY: as in `bounds`.
-        u64::from(unsafe { (*self.context).len })
+        unsafe { (*self.context).len as usize }
+    }
+
+    /// Makes the frame `length` bytes long, at its tail.
+    #[inline(always)]
+    pub(super) fn resize(&self, length: usize) -> Option<usize> {
+        // SAFETY: as in `bounds`; nothing that points into the frame is kept.
+        let result = unsafe { bpf_skb_change_tail(self.context, length as u32, 0) };
+        if result == 0 { Some(0) } else { None }
+    }
+
+    /// Overwrites the `N` bytes at `offset`.
+    #[inline(always)]
+    pub(super) fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        // The kernel keeps the frame's own checksum, where its driver has made one.
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+        let bytes = Aligned(bytes);
+        // SAFETY: the helper reads N bytes of an array of N, or fails.
+        let result = unsafe {
+            bpf_skb_store_bytes(self.context, offset as u32, bytes.0.as_ptr().cast(), N as u32, flags)
+        };
+        if result == 0 { Some(()) } else { None }
     }
 
     /// Packets that the frame stands for: segmentation offload puts many into one.
@@ -189,7 +255,7 @@ impl TcFrame {
         // is in words, in the upper four bits of its thirteenth byte.
         let transport = found.transport_at();
         let words = self.bytes::<2>(transport + 12).map_or(5, |[offset, _]| u64::from(offset >> 4));
-        let payload = self.length().saturating_sub(transport as u64 + words * 4);
+        let payload = (self.length() as u64).saturating_sub(transport as u64 + words * 4);
         payload.div_ceil(u64::from(size)).max(1)
     }
 
@@ -218,7 +284,7 @@ impl TcFrame {
     /// All of the frame: the kernel copies what is in pages, too.
     #[inline(always)]
     pub(super) fn at_hand(&self) -> u64 {
-        self.length()
+        self.length() as u64
     }
 }
 

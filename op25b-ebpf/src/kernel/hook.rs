@@ -13,20 +13,25 @@ use op25b_ebpf::{
     frame::{self, Extension, Look, Network, SUBMISSIONS, Tags, parse},
     packet::Packet,
     policy::Policy,
+    reply::{
+        Reply, Speaker,
+        craft::{self, Rewrite},
+    },
     source::{Event, Mark, Tcp, is_syn},
     verdict::{Decision, Flow, Reason, Verdict, decide, submission_cell},
 };
 
 use super::{
-    constants::{ACCOUNTS, Constants},
+    constants::{ACCOUNTS, ANSWERS, Constants},
     frame::{Frame, TcFrame, XdpFrame},
     maps::{self, Tables},
-    sources,
+    replies,
+    sources::{self, Entered},
 };
 
 /// The subprograms of one hook, and the frame that calls them.
 macro_rules! hook {
-    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $who:ident, $mark:ident, $submission:ident) => {
+    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $who:ident, $mark:ident, $submission:ident, $choose:ident, $craft:ident, $turn:ident, $say:ident, $reply:ident) => {
         impl Packet for $frame {
             #[inline(always)]
             fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -41,6 +46,11 @@ macro_rules! hook {
             #[inline(always)]
             fn read_one_way<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
                 self.bytes_one_way(offset)
+            }
+
+            #[inline(always)]
+            fn length(&self) -> usize {
+                self.length()
             }
 
             #[inline(always)]
@@ -70,6 +80,28 @@ macro_rules! hook {
             }
         }
 
+        impl Rewrite for $frame {
+            #[inline(always)]
+            fn resize(&self, length: usize) -> Option<usize> {
+                self.resize(length)
+            }
+
+            #[inline(always)]
+            fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
+                self.write(offset, bytes)
+            }
+
+            #[inline(always)]
+            fn turn(&self, old: usize, link: usize) -> Option<()> {
+                if $turn(self.context, old as u64, link as u64) == 0 { None } else { Some(()) }
+            }
+
+            #[inline(always)]
+            fn say(&self, at: usize, number: u32, _: &impl Speaker) -> Option<()> {
+                if $say(self.context, at as u64, u64::from(number)) == 0 { None } else { Some(()) }
+            }
+        }
+
         impl Frame for $frame {
             type Context = $context;
 
@@ -86,11 +118,6 @@ macro_rules! hook {
             #[inline(always)]
             fn interface(&self) -> u32 {
                 self.interface()
-            }
-
-            #[inline(always)]
-            fn length(&self) -> u64 {
-                self.length()
             }
 
             #[inline(always)]
@@ -126,6 +153,21 @@ macro_rules! hook {
             #[inline(always)]
             fn mark(&self, found: Found) -> Mark {
                 Mark($mark(self.context, found.0))
+            }
+
+            #[inline(always)]
+            fn choose(&self, found: Found, action: Verdict) -> Reply {
+                Reply::from_number($choose(self.context, found.0, action as u64) as u8)
+            }
+
+            #[inline(always)]
+            fn craft(&self, found: Found, reply: Reply) -> Reply {
+                Reply::from_number($craft(self.context, found.0, reply as u64) as u8)
+            }
+
+            #[inline(always)]
+            fn reply(&self, found: Found, action: Verdict) -> bool {
+                $reply(self.context, found.0, action as u64) != 0
             }
 
             #[inline(always)]
@@ -173,7 +215,7 @@ macro_rules! hook {
         extern "C" fn $judge(context: *mut $context, found: u64) -> u32 {
             let frame = $frame { context };
             let found = Found(found);
-            let Some((flow, decision)) = decision(&frame, found) else {
+            let Some((flow, mut decision)) = decision(&frame, found) else {
                 return Verdict::Pass as u32;
             };
             // A return path to nobody's customer: not for this filter to judge, and not to count.
@@ -181,10 +223,17 @@ macro_rules! hook {
                 return Verdict::Pass as u32;
             }
             maps::seen(found);
-            let (packets, bytes) = (frame.packets(found), frame.length());
+            let (packets, bytes) = (frame.packets(found), frame.length() as u64);
+            if ANSWERS.load() == 0 {
+                decision.verdict = decision.verdict.unanswered();
+            }
             let answer = u64::from(answer(found, &decision).0);
-            let attempts =
-                if ACCOUNTS.load() == 0 { 0 } else { u64::from($account(context, found.0, answer)) };
+            let entered = Entered(if ACCOUNTS.load() == 0 { 0 } else { $account(context, found.0, answer) });
+            if entered.has_had_its_share() {
+                decision.verdict = decision.verdict.unanswered();
+                replies::count(Reply::SourceLimit);
+            }
+            let attempts = entered.attempts();
             maps::count(decision.cell(flow.customer().family), Count { packets, bytes, attempts });
             // The loader sets the level; at its default the verifier cuts this away.
             debug!(
@@ -201,7 +250,7 @@ macro_rules! hook {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $account(context: *mut $context, found: u64, answer: u64) -> u32 {
-            u32::from(sources::account(&$frame { context }, Found(found), Answer(answer as u32)))
+            sources::account(&$frame { context }, Found(found), Answer(answer as u32)).0
         }
 
         #[unsafe(no_mangle)]
@@ -214,6 +263,38 @@ macro_rules! hook {
         #[inline(never)]
         extern "C" fn $mark(context: *mut $context, found: u64) -> u64 {
             sources::mark(&$frame { context }, Found(found)).0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $choose(context: *mut $context, found: u64, action: u64) -> u32 {
+            replies::chosen(&$frame { context }, Found(found), Verdict::from_number(action as u8)) as u32
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $craft(context: *mut $context, found: u64, reply: u64) -> u32 {
+            replies::crafted(&$frame { context }, Found(found), Reply::from_number(reply as u8)) as u32
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $turn(context: *mut $context, old: u64, link: u64) -> u32 {
+            let (old, link) = (old as usize & FARTHEST, link as usize & FARTHEST);
+            u32::from(craft::turn(&$frame { context }, old, link).is_some())
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $say(context: *mut $context, at: u64, number: u64) -> u32 {
+            u32::from(replies::said(&$frame { context }, at as usize & FARTHEST, number as u32).is_some())
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $reply(context: *mut $context, found: u64, action: u64) -> u32 {
+            let action = Verdict::from_number(action as u8);
+            u32::from(replies::reply(&$frame { context }, Found(found), action))
         }
 
         #[unsafe(no_mangle)]
@@ -237,7 +318,12 @@ hook!(
     op25b_account_xdp,
     op25b_who_xdp,
     op25b_mark_xdp,
-    op25b_submission_xdp
+    op25b_submission_xdp,
+    op25b_choose_xdp,
+    op25b_craft_xdp,
+    op25b_turn_xdp,
+    op25b_say_xdp,
+    op25b_reply_xdp
 );
 hook!(
     TcFrame,
@@ -252,35 +338,60 @@ hook!(
     op25b_account_tc,
     op25b_who_tc,
     op25b_mark_tc,
-    op25b_submission_tc
+    op25b_submission_tc,
+    op25b_choose_tc,
+    op25b_craft_tc,
+    op25b_turn_tc,
+    op25b_say_tc,
+    op25b_reply_tc
 );
+
+/// What the kernel does with a frame.
+pub(crate) enum Action {
+    /// It goes on.
+    Pass,
+    /// It vanishes.
+    Drop,
+    /// It goes back out of the interface that it came from, made into the answer to it.
+    Return,
+}
 
 /// What happens to a frame. 99.9 % of traffic leaves at the first return: no map, no counter.
 #[inline(always)]
-pub(crate) fn filter<F: Frame>(context: *mut F::Context) -> Verdict {
+pub(crate) fn filter<F: Frame>(context: *mut F::Context) -> Action {
     let frame = F::new(context);
     let found = parse(&frame, Constants);
     if !found.is_judged() {
         return not_judged(&frame, found);
     }
-    frame.judge(found.through(frame.stripped()))
+    act(&frame, found.through(frame.stripped()))
+}
+
+#[inline(always)]
+fn act<F: Frame>(frame: &F, found: Found) -> Action {
+    match frame.judge(found) {
+        Verdict::Pass => Action::Pass,
+        Verdict::Drop => Action::Drop,
+        action if frame.reply(found, action) => Action::Return,
+        _ => Action::Drop,
+    }
 }
 
 /// The same, and notes how every frame was seen: swapped in for a second when somebody wants to know.
 #[inline(always)]
-pub(super) fn sample<F: Frame>(context: *mut F::Context) -> Verdict {
+pub(super) fn sample<F: Frame>(context: *mut F::Context) -> Action {
     let frame = F::new(context);
     let found = parse(&frame, Constants).through(frame.stripped());
     maps::sampled(found);
-    if found.is_judged() { frame.judge(found) } else { not_judged(&frame, found) }
+    if found.is_judged() { act(&frame, found) } else { not_judged(&frame, found) }
 }
 
 #[inline(always)]
-fn not_judged<F: Frame>(frame: &F, found: Found) -> Verdict {
+fn not_judged<F: Frame>(frame: &F, found: Found) -> Action {
     if Constants.submission() && found.is_submission() {
         frame.note_submission(found);
     }
-    Verdict::Pass
+    Action::Pass
 }
 
 /// Counts a SYN from a group to a submission port of one of its relays: per group, never per source.
@@ -299,7 +410,7 @@ fn count_submission<F: Frame>(frame: &F, found: Found) -> Option<()> {
     }
     let implicit_tls = u16::from_be_bytes([header[2], header[3]]) == SUBMISSIONS;
     let cell = submission_cell(number, flow.source.family, implicit_tls);
-    maps::count(cell, Count { packets: 1, bytes: frame.length(), attempts: 1 });
+    maps::count(cell, Count { packets: 1, bytes: frame.length() as u64, attempts: 1 });
     Some(())
 }
 

@@ -4,19 +4,19 @@ mod constants;
 pub(crate) mod frame;
 pub(crate) mod hook;
 mod maps;
+mod replies;
 mod sources;
 pub(crate) mod table;
 
-use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
-};
-use op25b_ebpf::verdict::Verdict;
-
 use self::{
     frame::{TcFrame, XdpFrame},
-    hook::{explain, filter, sample},
+    hook::{Action, explain, filter, sample},
+};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    helpers::generated::bpf_redirect,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 
 /// Kernels up to 5.17, and drivers without multi-buffer support.
@@ -34,7 +34,7 @@ pub(crate) fn op25b_xdp_frags(context: XdpContext) -> u32 {
 /// Interfaces without Ethernet header, interfaces where XDP is taken, and frames on their way out.
 #[classifier]
 pub(crate) fn op25b_tc(context: TcContext) -> i32 {
-    tc_action(filter::<TcFrame>(context.skb.skb))
+    tc_action(context.skb.skb, filter::<TcFrame>(context.skb.skb))
 }
 
 /// [`op25b_xdp`], sampling.
@@ -52,7 +52,7 @@ pub(crate) fn op25b_sample_frags(context: XdpContext) -> u32 {
 /// [`op25b_tc`], sampling.
 #[classifier]
 pub(crate) fn op25b_sample_tc(context: TcContext) -> i32 {
-    tc_action(sample::<TcFrame>(context.skb.skb))
+    tc_action(context.skb.skb, sample::<TcFrame>(context.skb.skb))
 }
 
 /// The decision on one frame as an [`op25b_ebpf::abi::Answer`]: never attached, run by BPF_PROG_TEST_RUN.
@@ -74,19 +74,22 @@ pub(crate) fn op25b_pass(_: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn xdp_action(verdict: Verdict) -> u32 {
-    match verdict {
-        Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop | Verdict::Reset | Verdict::Notice => xdp_action::XDP_DROP,
+fn xdp_action(action: Action) -> u32 {
+    match action {
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Drop => xdp_action::XDP_DROP,
+        Action::Return => xdp_action::XDP_TX,
     }
 }
 
 #[inline(always)]
-fn tc_action(verdict: Verdict) -> i32 {
-    match verdict {
+fn tc_action(context: *mut __sk_buff, action: Action) -> i32 {
+    match action {
         // Not TC_ACT_OK: programs behind this one have their say.
-        Verdict::Pass => TC_ACT_UNSPEC,
-        Verdict::Drop | Verdict::Reset | Verdict::Notice => TC_ACT_SHOT,
+        Action::Pass => TC_ACT_UNSPEC,
+        Action::Drop => TC_ACT_SHOT,
+        // SAFETY: the kernel hands every TC program a valid `__sk_buff`; the helper takes numbers.
+        Action::Return => unsafe { bpf_redirect((*context).ifindex, 0) as i32 },
     }
 }
 

@@ -14,8 +14,8 @@ use op25b_ebpf::{
     found::Found,
     policy::Policy,
     source::{
-        DESTINATION_BITS, EVENT_INTERVAL, Event, KEPT, Key, Mark, REMEMBERED, SNAPSHOT, Source, Tcp, WINDOW,
-        Window, destination_bit, is_syn, source_word, syn_hash,
+        DESTINATION_BITS, EVENT_INTERVAL, Event, KEPT, Key, Mark, REMEMBERED, SNAPSHOT, SOURCE_PACE, Source,
+        Tcp, WINDOW, Window, destination_bit, is_syn, source_word, syn_hash,
     },
     verdict::{Flow, Verdict},
 };
@@ -42,26 +42,56 @@ static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
 #[map]
 static CAPTURE: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Enters a judged frame into its source's account. Whether it is an attempt.
+/// What a frame means to its source, as a subprogram returns it.
+#[derive(Clone, Copy)]
+pub(super) struct Entered(pub(super) u32);
+
+impl Entered {
+    const ATTEMPT: u32 = 1;
+    const TELL: u32 = 2;
+    const HAS_HAD_ITS_SHARE: u32 = 4;
+
+    /// One, or none.
+    #[inline(always)]
+    pub(super) const fn attempts(self) -> u64 {
+        (self.0 & Self::ATTEMPT) as u64
+    }
+
+    /// Whether somebody is to hear of it.
+    #[inline(always)]
+    const fn is_to_be_told(self) -> bool {
+        self.0 & Self::TELL != 0
+    }
+
+    /// Whether the source has been answered as often as it may be.
+    #[inline(always)]
+    pub(super) const fn has_had_its_share(self) -> bool {
+        self.0 & Self::HAS_HAD_ITS_SHARE != 0
+    }
+}
+
+/// Enters a judged frame into its source's account.
 #[inline(always)]
-pub(crate) fn account<F: Frame>(frame: &F, found: Found, answer: Answer) -> bool {
+pub(super) fn account<F: Frame>(frame: &F, found: Found, answer: Answer) -> Entered {
     let now = now();
     let mark = frame.mark(found);
     let key = Key::new(found.customer_family_number(), frame.who(found, answer.group()), answer);
     let entered = match find(&key) {
         // SAFETY: a value of a map is there as long as the program runs, even where its entry is evicted meanwhile.
-        Some((source, opened)) => unsafe { enter(source, opened, now, frame, found, mark) },
-        // No memory for it: the frame counts, its source does not.
-        None => Entered { attempt: mark.syn() != 0, tell: false },
+        Some((source, opened)) => unsafe { enter(source, opened, now, frame, found, mark, answer) },
+        // No memory for it: the frame counts, its source does not, nor is it answered.
+        None => {
+            Entered(u32::from(mark.syn() != 0) | Entered::HAS_HAD_ITS_SHARE * u32::from(answer.is_answered()))
+        }
     };
-    let mut kind = if entered.tell { Event::ATTEMPT } else { 0 };
+    let mut kind = if entered.is_to_be_told() { Event::ATTEMPT } else { 0 };
     if answer.verdict() != Verdict::Pass as u8 && is_sampled() {
         kind |= Event::SAMPLE;
     }
     if kind != 0 {
         frame.tell(&event(frame, found, answer, now, kind));
     }
-    entered.attempt
+    entered
 }
 
 /// What names the customer's end of a frame, in the account's key.
@@ -97,12 +127,6 @@ fn find(key: &Key) -> Option<(*mut Source, bool)> {
     SOURCES.get_ptr_mut(key).map(|source| (source, opened))
 }
 
-/// What a frame means to its source.
-struct Entered {
-    attempt: bool,
-    tell: bool,
-}
-
 /// # Safety
 ///
 /// `source` points to a value of [`SOURCES`]. Other CPUs may write to it at the same time: sums are atomic; what
@@ -115,6 +139,7 @@ unsafe fn enter<F: Frame>(
     frame: &F,
     found: Found,
     mark: Mark,
+    answer: Answer,
 ) -> Entered {
     // SAFETY: by the caller's promise; every offset below is inside a `Source`.
     unsafe {
@@ -124,7 +149,7 @@ unsafe fn enter<F: Frame>(
             turn(source, window, number, now);
         }
         atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).packets, frame.packets(found));
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).bytes, frame.length());
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).bytes, frame.length() as u64);
         (*window).last = now;
 
         let bit = mark.destination_bit();
@@ -155,7 +180,20 @@ unsafe fn enter<F: Frame>(
         if tell {
             (*source).told = now;
         }
-        Entered { attempt, tell }
+        let mut entered = 0;
+        if attempt {
+            entered |= Entered::ATTEMPT;
+        }
+        if tell {
+            entered |= Entered::TELL;
+        }
+        if answer.is_answered() {
+            match SOURCE_PACE.next((*source).answered, now) {
+                Some(next) => (*source).answered = next,
+                None => entered |= Entered::HAS_HAD_ITS_SHARE,
+            }
+        }
+        Entered(entered)
     }
 }
 
@@ -226,7 +264,7 @@ pub(super) fn tell(context: &impl EbpfContext, event: &Event) {
 
 /// Nanoseconds of CLOCK_MONOTONIC, at the last tick where the kernel has a clock for that.
 #[inline(always)]
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     if COARSE_CLOCK.load() != 0 {
         // SAFETY: the helper takes nothing and returns a number.
         return unsafe { bpf_ktime_get_coarse_ns() };

@@ -44,6 +44,13 @@ pub(super) fn stats(instance: &Instance, output: Output) -> Result<()> {
         }
         print(&table.to_string())?;
     }
+    if !stats.replies.is_empty() {
+        let mut table = super::table(&["reply", "packets"]);
+        for one in &stats.replies {
+            table.add_row([one.reply.to_owned(), one.packets.to_string()]);
+        }
+        print(&table.to_string())?;
+    }
     let mut table = super::table(&["seen as", "through", "packets"]);
     for seen in &stats.seen {
         table.add_row([seen.outcome.to_owned(), seen.through.join(", "), seen.packets.to_string()]);

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use op25b_ebpf::abi::{GROUPS, MASK_BITS};
 
 use super::{Group, Relay, nesting::Nesting, places::Origin, reader::Reader, values};
-use crate::document::{self, Action, Mode, excerpt};
+use crate::document::{self, Mode, excerpt};
 
 /// A prefix of a group, and where it is written.
 struct Owned {
@@ -82,9 +82,6 @@ impl Reader<'_> {
     ) -> Group {
         self.enter(&group.name);
         let of = format!("group {}", excerpt(&group.name));
-        if group.action != Action::Drop {
-            self.error("action:", format_args!("{of}: only `action: drop` is supported yet"));
-        }
         let mut prefixes = Vec::new();
         let mut add = |reader: &mut Self, prefix: IpNetwork, origin| {
             if prefix.prefix() == 0 && !group.allow_any {

@@ -17,7 +17,7 @@ use super::{
     places::{Cursor, Notes, Origin, Places},
     values,
 };
-use crate::document::{Document, Ipv6, UnknownSources, Unsupported};
+use crate::document::{Document, Ipv6, UnknownSources};
 
 /// Validates a document; `path` and `text` are what errors point into.
 pub(super) fn read(
@@ -92,12 +92,6 @@ impl Reader<'_> {
         self.entry = Cursor::default();
     }
 
-    fn refuse(&mut self, key: &str, written: Option<Unsupported>) {
-        if written.is_some() {
-            self.error(&format!("{key}:"), format_args!("`{key}` is not yet supported; take it out"));
-        }
-    }
-
     /// A value that is there and right; an error at its key where it is wrong.
     pub(super) fn value<T>(&mut self, key: &str, of: &str, read: Option<Result<T, String>>) -> Option<T> {
         read?.map_err(|error| self.error(&format!("{key}:"), format_args!("{of}{error}"))).ok()
@@ -107,7 +101,6 @@ impl Reader<'_> {
         if document.version != 1 {
             self.error("version:", format_args!("version {} is not known; write 1", document.version));
         }
-        self.refuse("notice", document.notice);
         if let Some(operator) = &document.operator {
             self.name("operator:", "operator", operator);
         }
@@ -115,6 +108,7 @@ impl Reader<'_> {
         self.timezone = self.value("timezone", "", timezone).unwrap_or(TimeZone::UTC);
 
         let outputs = self.outputs(&document);
+        let notice = self.notice(&document);
         let relays = self.relays(&document.relays);
         let (groups, nesting) = self.groups(&document.customers, &relays);
         let exemptions = self.exceptions(
@@ -145,6 +139,7 @@ impl Reader<'_> {
         self.ipv6(document.ipv6, &groups, block_unknown);
         let interfaces = self.interfaces(&document.interfaces, replaced, block_unknown);
 
+        self.warn_of_answers(notice.as_ref(), &groups, &interfaces);
         self.warn_of_relays(&relays, &groups, &nesting);
         self.warn_of_shadowed(&groups, &nesting);
         self.warn_of_exemptions(&exemptions, &groups, &nesting);
@@ -160,6 +155,7 @@ impl Reader<'_> {
             groups,
             exemptions: exemptions.into_iter().map(|(entry, _)| entry).collect(),
             quarantine: quarantine.into_iter().map(|(entry, _)| entry).collect(),
+            notice,
             block_unknown,
             softwire: document.softwire.map(|softwire| softwire.identify_by),
             timezone: self.timezone.clone(),

@@ -69,6 +69,16 @@ fn counters(book: &mut Book, view: &View) {
             );
         }
     }
+    for counted in &view.counted {
+        for one in counted.replies() {
+            let labels = vec![
+                ("interface", counted.interface.clone()),
+                ("role", counted.role.clone()),
+                ("reply", one.reply.to_owned()),
+            ];
+            book.count("replies", "What became of frames that were to be answered", one.packets, labels);
+        }
+    }
     for one in &view.stats.submission {
         let labels = vec![
             ("customer", one.customer.clone().unwrap_or_default()),

@@ -1,0 +1,85 @@
+//! The sequence number with which op25b answers a SYN: a keyed hash of the connection, so that nothing is remembered.
+
+use crate::address::Address;
+
+/// The secret of an instance.
+pub type Key = [u64; 2];
+
+/// Nanoseconds of CLOCK_MONOTONIC that one cookie is given out, as a shift: nine minutes. It is accepted for as long
+/// again.
+pub const AGE: u32 = 39;
+
+/// The two ends of a connection, as words to hash: client, server, and ports in network order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Who opened it.
+    pub client: Address,
+    /// Whom it is for.
+    pub server: Address,
+    /// Both ports, the client's above.
+    pub ports: u32,
+}
+
+impl Connection {
+    /// Itself and a period of [`AGE`].
+    #[inline(always)]
+    #[must_use]
+    pub fn words(&self, period: u32) -> Words {
+        let Self { client, server, ports } = self;
+        [client.high, client.low, server.high, server.low, u64::from(*ports) << 32 | u64::from(period)]
+    }
+}
+
+/// What a cookie is made of: see [`Connection::words`].
+pub type Words = [u64; 5];
+
+/// The cookie of a connection in a period: SipHash-2-4 of both.
+#[inline(always)]
+#[must_use]
+pub fn cookie(key: Key, words: Words) -> u32 {
+    siphash(key, words) as u32
+}
+
+/// SipHash-2-4 (Aumasson and Bernstein, 2012) of whole words.
+#[inline(always)]
+fn siphash<const N: usize>([low, high]: Key, words: [u64; N]) -> u64 {
+    let mut state = State([
+        low ^ 0x736f_6d65_7073_6575,
+        high ^ 0x646f_7261_6e64_6f6d,
+        low ^ 0x6c79_6765_6e65_7261,
+        high ^ 0x7465_6462_7974_6573,
+    ]);
+    // The last word holds the bytes that are left over, none here, and the length.
+    let length = (N as u64 * 8) << 56;
+    for word in words.into_iter().chain([length]) {
+        state.0[3] ^= word;
+        state.round();
+        state.round();
+        state.0[0] ^= word;
+    }
+    state.0[2] ^= 0xff;
+    for _ in 0..4 {
+        state.round();
+    }
+    let State([a, b, c, d]) = state;
+    a ^ b ^ c ^ d
+}
+
+struct State([u64; 4]);
+
+impl State {
+    #[inline(always)]
+    fn round(&mut self) {
+        let [a, b, c, d] = &mut self.0;
+        *a = a.wrapping_add(*b);
+        *b = b.rotate_left(13) ^ *a;
+        *a = a.rotate_left(32);
+        *c = c.wrapping_add(*d);
+        *d = d.rotate_left(16) ^ *c;
+        *a = a.wrapping_add(*d);
+        *d = d.rotate_left(21) ^ *a;
+        *c = c.wrapping_add(*b);
+        *b = b.rotate_left(17) ^ *c;
+        *c = c.rotate_left(32);
+    }
+}

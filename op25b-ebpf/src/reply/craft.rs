@@ -1,0 +1,292 @@
+//! Makes a blocked frame into the answer to it: the headers in front of IP stay, turned round; all else is new.
+
+use crate::{
+    address::{Address, Family},
+    found::{Found, Wrapping},
+    packet::Packet,
+    segment::{Segment, flag},
+};
+
+use super::{Reply, Speaker, Text};
+
+/// Ethernet, five VLAN tags and PPPoE.
+pub const LONGEST_LINK: usize = ETHERNET + 5 * 4 + 8;
+const ETHERNET: usize = 14;
+/// IEEE 802.3: the shortest frame, without its check sequence.
+const SHORTEST: usize = 60;
+const IPV4: usize = 20;
+const IPV6: usize = 40;
+const TCP: usize = 20;
+/// RFC 9293 §3.2: kind, length and value of the option that names the largest segment.
+const MSS_OPTION: usize = 4;
+/// RFC 9293 §3.7.1: what every host takes. A client of ours has commands to send, not mail.
+const MSS: [u16; 2] = [536, 1220];
+/// Bytes of commands that we would take at a time.
+const WINDOW: u16 = 4096;
+const HOPS: u8 = 64;
+const PROTOCOL_TCP: u8 = 6;
+
+/// A frame that can be made into another.
+pub trait Rewrite: Packet {
+    /// Makes the frame `length` bytes long. Where the old first byte lies then: behind what was added at the head.
+    /// `None`, and the frame as it was, where there is no room.
+    fn resize(&self, length: usize) -> Option<usize>;
+
+    /// Overwrites the `N` bytes at `offset`; `None` where the frame ends before them.
+    fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()>;
+
+    // Steps that the kernel calls as subprograms, as those of the walk.
+
+    /// See [`turn`].
+    fn turn(&self, old: usize, link: usize) -> Option<()> {
+        turn(self, old, link)
+    }
+
+    /// See [`say`]; `number` is that of the text.
+    fn say(&self, at: usize, number: u32, speaker: &impl Speaker) -> Option<()> {
+        say(self, at, speaker.text(number)?)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The frame is as it was.
+    NoRoom,
+    /// It cannot be sent any more.
+    Spoilt,
+}
+
+/// Makes the frame into `reply`.
+///
+/// # Errors
+///
+/// Where the frame cannot take it.
+#[inline(always)]
+pub fn craft<P: Rewrite>(
+    packet: &P,
+    found: Found,
+    reply: Reply,
+    speaker: &impl Speaker,
+) -> Result<(), Failure> {
+    let segment = Segment::read(packet, found).ok_or(Failure::NoRoom)?;
+    let text = match reply.text() {
+        Some(number) => Some(speaker.text(number).ok_or(Failure::NoRoom)?),
+        None => None,
+    };
+    let option = if matches!(reply, Reply::SynAck) { MSS_OPTION } else { 0 };
+    let ip = match segment.family {
+        Family::Ipv4 => IPV4,
+        Family::Ipv6 => IPV6,
+    };
+    let segment_length = TCP + option + text.map_or(0, |text| text.length as usize);
+    let packet_length = ip + segment_length;
+    let length = segment.link + packet_length;
+    // A frame from a wire is as long as a frame on a wire must be.
+    let padded = if segment.link == 0 { 0 } else { packet.length().min(SHORTEST) & !1 };
+    let whole = length.max(padded);
+    let old = packet.resize(whole).ok_or(Failure::NoRoom)?;
+    let written = link(packet, found, &segment, old, packet_length)
+        .and_then(|()| network(packet, &segment, segment_length))
+        .and_then(|()| transport(packet, &segment, segment.link + ip, reply, text, speaker))
+        .and_then(|()| match reply.text() {
+            Some(number) => packet.say(segment.link + ip + TCP, number, speaker),
+            // With a text it is longer than the shortest.
+            None => blank(packet, length, whole),
+        });
+    written.ok_or(Failure::Spoilt)
+}
+
+/// The headers in front of IP.
+#[inline(always)]
+fn link<P: Rewrite>(
+    packet: &P,
+    found: Found,
+    segment: &Segment,
+    old: usize,
+    packet_length: usize,
+) -> Option<()> {
+    if segment.link == 0 {
+        return Some(());
+    }
+    packet.turn(old, segment.link)?;
+    if found.wrapping().has(Wrapping::PPPOE) {
+        // RFC 2516 §4: of what follows, the protocol field included.
+        packet.write(segment.link - 4, (packet_length as u16 + 2).to_be_bytes())?;
+    }
+    Some(())
+}
+
+/// Copies the headers in front of IP, `link` bytes, from where they lie, MAC addresses turned round.
+#[inline(always)]
+pub fn turn<P: Rewrite>(packet: &P, old: usize, link: usize) -> Option<()> {
+    let router: [u8; 6] = packet.read_one_way(old)?;
+    let sender: [u8; 6] = packet.read_one_way(old + 6)?;
+    let kind: [u8; 2] = packet.read_one_way(old + 12)?;
+    packet.write(0, sender)?;
+    packet.write(6, router)?;
+    packet.write(12, kind)?;
+    let mut at = ETHERNET;
+    for _ in 0..(LONGEST_LINK - ETHERNET) / 4 {
+        if at >= link {
+            break;
+        }
+        let word: [u8; 4] = packet.read_one_way(old + at)?;
+        packet.write(at, word)?;
+        at += 4;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn network<P: Rewrite>(packet: &P, segment: &Segment, length: usize) -> Option<()> {
+    let (source, destination) = (segment.connection.server, segment.connection.client);
+    match segment.family {
+        Family::Ipv4 => {
+            let total = (IPV4 + length) as u16;
+            // The first 12 bytes but for the checksum: no options, do not fragment (RFC 791 §3.1, RFC 6864 §4.1).
+            let sum =
+                0x4500 + u64::from(total) + 0x4000 + u64::from(u16::from_be_bytes([HOPS, PROTOCOL_TCP]));
+            let [c0, c1] = checksum(sum + words(source.low) + words(destination.low)).to_be_bytes();
+            let [t0, t1] = total.to_be_bytes();
+            let at = segment.link;
+            packet.write(at, [0x45, 0, t0, t1, 0, 0, 0x40, 0, HOPS, PROTOCOL_TCP, c0, c1])?;
+            packet.write(at + 12, (source.low as u32).to_be_bytes())?;
+            packet.write(at + 16, (destination.low as u32).to_be_bytes())
+        }
+        Family::Ipv6 => {
+            let [l0, l1] = (length as u16).to_be_bytes();
+            packet.write(segment.link, [0x60, 0, 0, 0, l0, l1, PROTOCOL_TCP, HOPS])?;
+            ipv6(packet, segment.link + 8, source)?;
+            ipv6(packet, segment.link + 24, destination)
+        }
+    }
+}
+
+#[inline(always)]
+fn ipv6<P: Rewrite>(packet: &P, at: usize, address: Address) -> Option<()> {
+    packet.write(at, address.high.to_be_bytes())?;
+    packet.write(at + 8, address.low.to_be_bytes())
+}
+
+#[inline(always)]
+fn transport<P: Rewrite>(
+    packet: &P,
+    segment: &Segment,
+    at: usize,
+    reply: Reply,
+    text: Option<&Text>,
+    speaker: &impl Speaker,
+) -> Option<()> {
+    let is_reset = matches!(reply, Reply::Reset | Reply::InvalidCookie);
+    // RFC 9293 §3.10.7.1: a reset has the number that its cause asked for, if it did.
+    let sequence = match reply {
+        Reply::SynAck => speaker.cookie(&segment.connection, false),
+        _ if segment.has(flag::ACK) => segment.acknowledgement,
+        _ => 0,
+    };
+    let flags = match reply {
+        Reply::Reset | Reply::InvalidCookie if segment.has(flag::ACK) => flag::RST,
+        Reply::Reset | Reply::InvalidCookie => flag::RST | flag::ACK,
+        Reply::SynAck => flag::SYN | flag::ACK,
+        Reply::Notice | Reply::OutOfSequence => flag::ACK | flag::PSH,
+        Reply::LastNotice | Reply::Goodbye => flag::ACK | flag::PSH | flag::FIN,
+        Reply::Close => flag::ACK | flag::FIN,
+        _ => flag::ACK,
+    };
+    let acknowledgement = match reply {
+        // Data that came with it is not taken: it will be sent again.
+        Reply::SynAck => segment.sequence.wrapping_add(1),
+        _ if flags & flag::ACK == 0 => 0,
+        _ => segment.next(),
+    };
+    let window = if is_reset { 0 } else { WINDOW };
+    let ports = segment.connection.ports.rotate_left(16);
+    let option = if matches!(reply, Reply::SynAck) { MSS_OPTION } else { 0 };
+    let mss = if option == 0 { 0 } else { 2 << 24 | 4 << 16 | u32::from(MSS[segment.family as usize & 1]) };
+    let offset_and_flags = ((TCP + option) as u16 / 4) << 12 | u16::from(flags);
+    let (text_length, text_sum) = text.map_or((0, 0), |text| (text.length, text.sum));
+
+    let segment_length = (TCP + option) as u32 + text_length;
+    let sum = pseudo(segment, segment_length)
+        + words(u64::from(ports))
+        + words(u64::from(sequence))
+        + words(u64::from(acknowledgement))
+        + u64::from(offset_and_flags)
+        + u64::from(window)
+        + words(u64::from(mss))
+        + u64::from(text_sum);
+
+    packet.write(at, ports.to_be_bytes())?;
+    packet.write(at + 4, sequence.to_be_bytes())?;
+    packet.write(at + 8, acknowledgement.to_be_bytes())?;
+    packet.write(at + 12, offset_and_flags.to_be_bytes())?;
+    packet.write(at + 14, window.to_be_bytes())?;
+    packet.write(at + 16, (u32::from(checksum(sum)) << 16).to_be_bytes())?;
+    if option == 0 { Some(()) } else { packet.write(at + TCP, mss.to_be_bytes()) }
+}
+
+/// Sum of the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1).
+#[inline(always)]
+const fn pseudo(segment: &Segment, length: u32) -> u64 {
+    let (client, server) = (segment.connection.client, segment.connection.server);
+    words(client.high)
+        + words(client.low)
+        + words(server.high)
+        + words(server.low)
+        + PROTOCOL_TCP as u64
+        + length as u64
+}
+
+/// Sum of the four words of sixteen bits in one of sixty-four.
+#[inline(always)]
+const fn words(all: u64) -> u64 {
+    (all >> 48) + (all >> 32 & 0xffff) + (all >> 16 & 0xffff) + (all & 0xffff)
+}
+
+/// RFC 1071: folds a sum below 2^32 and complements it.
+#[inline(always)]
+const fn checksum(sum: u64) -> u16 {
+    let once = (sum >> 16) + (sum & 0xffff);
+    let twice = (once >> 16) + (once & 0xffff);
+    !(twice as u16)
+}
+
+/// Writes a text, eight bytes at a time and the rest by two.
+#[inline(always)]
+pub fn say<P: Rewrite>(packet: &P, mut at: usize, text: &Text) -> Option<()> {
+    let mut left = text.length;
+    for word in &text.words {
+        let bytes = word.to_ne_bytes();
+        if left >= 8 {
+            packet.write(at, bytes)?;
+            at += 8;
+            left -= 8;
+            continue;
+        }
+        let [a, b, c, d, e, f, ..] = bytes;
+        for pair in [[a, b], [c, d], [e, f]] {
+            if left < 2 {
+                break;
+            }
+            packet.write(at, pair)?;
+            at += 2;
+            left -= 2;
+        }
+        break;
+    }
+    Some(())
+}
+
+/// Zeros up to the length of a frame on a wire.
+#[inline(always)]
+fn blank<P: Rewrite>(packet: &P, mut at: usize, end: usize) -> Option<()> {
+    for _ in 0..(SHORTEST - ETHERNET - IPV4 - TCP) / 2 {
+        if at >= end {
+            break;
+        }
+        packet.write(at, [0; 2])?;
+        at += 2;
+    }
+    Some(())
+}
