@@ -175,7 +175,10 @@ pub(crate) mod flag {
 pub(crate) struct Tcp {
     pub(crate) source: u16,
     pub(crate) destination: u16,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledgement: u32,
     pub(crate) flags: u8,
+    pub(crate) window: u16,
     pub(crate) options: Vec<u8>,
     pub(crate) payload: Vec<u8>,
     pub(crate) checksum: Option<u16>,
@@ -187,7 +190,10 @@ impl Tcp {
         Self {
             source,
             destination,
+            sequence: 1,
+            acknowledgement: 0,
             flags: flag::SYN,
+            window: 0xfaf0,
             options: Vec::new(),
             payload: Vec::new(),
             checksum: None,
@@ -206,6 +212,16 @@ impl Tcp {
 
     pub(crate) fn flags(mut self, flags: u8) -> Self {
         self.flags = flags;
+        self
+    }
+
+    pub(crate) fn numbers(mut self, sequence: u32, acknowledgement: u32) -> Self {
+        (self.sequence, self.acknowledgement) = (sequence, acknowledgement);
+        self
+    }
+
+    pub(crate) fn window(mut self, window: u16) -> Self {
+        self.window = window;
         self
     }
 
@@ -237,8 +253,10 @@ impl From<Tcp> for Piece {
         let mut bytes = Vec::new();
         bytes.extend_from_slice(&tcp.source.to_be_bytes());
         bytes.extend_from_slice(&tcp.destination.to_be_bytes());
-        bytes.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0]);
-        bytes.extend_from_slice(&[(5 + options.len() as u8 / 4) << 4, tcp.flags, 0xfa, 0xf0]);
+        bytes.extend_from_slice(&tcp.sequence.to_be_bytes());
+        bytes.extend_from_slice(&tcp.acknowledgement.to_be_bytes());
+        bytes.extend_from_slice(&[(5 + options.len() as u8 / 4) << 4, tcp.flags]);
+        bytes.extend_from_slice(&tcp.window.to_be_bytes());
         bytes.extend_from_slice(&tcp.checksum.unwrap_or(0).to_be_bytes());
         bytes.extend_from_slice(&[0, 0]);
         bytes.extend_from_slice(&options);

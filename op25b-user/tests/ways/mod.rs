@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     maps::{Map, PerCpuArray},
-    programs::{Program, TestRun as _, TestRunOptions},
+    programs::{Program, TestRun as _, TestRunOptions, TestRunResult},
     util::KernelVersion,
 };
 use op25b::{
@@ -21,6 +21,7 @@ use op25b_ebpf::{
     address::Family,
     found::Outcome,
     frame::{self, Sight},
+    reply::REPLIES,
     source::{Key, Source},
     verdict::{self, Decision, Flow, Reason, Verdict},
 };
@@ -306,13 +307,35 @@ impl Kernel {
 
     /// Runs a program on a frame and returns what it returned.
     pub(crate) fn run(&self, program: &str, frame: &[u8]) -> Result<u32> {
-        let options = TestRunOptions { data_in: Some(frame), ..Default::default() };
-        let result = match self.object.program(program).with_context(|| format!("no program {program}"))? {
+        Ok(self
+            .test_run(program, TestRunOptions { data_in: Some(frame), ..Default::default() })?
+            .return_value)
+    }
+
+    /// The same, and what it made of the frame.
+    pub(crate) fn run_into(&self, program: &str, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let mut made = vec![0; frame.len() + 512];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut made), ..Default::default() };
+        let result = self.test_run(program, options)?;
+        let (action, length) = (result.return_value, result.data_size_out as usize);
+        made.truncate(length);
+        Ok((action, made))
+    }
+
+    fn test_run(&self, program: &str, options: TestRunOptions<'_>) -> Result<TestRunResult> {
+        Ok(match self.object.program(program).with_context(|| format!("no program {program}"))? {
             Program::Xdp(program) => program.test_run(options)?,
             Program::SchedClassifier(program) => program.test_run(options)?,
             _ => anyhow::bail!("{program} is of a kind that the lab cannot run"),
-        };
-        Ok(result.return_value)
+        })
+    }
+
+    /// What became of frames that were to be answered, by the number of the reply.
+    pub(crate) fn replies(&self) -> Result<Vec<u64>> {
+        let map = self.object.map("REPLIES").context("the object does not count replies")?;
+        let counts: PerCpuArray<_, u64> = PerCpuArray::try_from(map)?;
+        (0..REPLIES).map(|reply| Ok(counts.get(&reply, 0)?.iter().sum())).collect()
     }
 
     /// The accounts of sources, and how many were ever opened.
