@@ -40,28 +40,25 @@ pub fn cookie(key: Key, words: Words) -> u32 {
     siphash(key, words) as u32
 }
 
-/// SipHash-2-4 (Aumasson and Bernstein, 2012) of whole words.
+/// SipHash-2-4 (Aumasson and Bernstein, 2012) of whole words. Without loops: the verifier of Linux 5.10 takes none that
+/// LLVM enters in the middle.
 #[inline(always)]
-fn siphash<const N: usize>([low, high]: Key, words: [u64; N]) -> u64 {
-    let mut state = State([
+fn siphash([low, high]: Key, [a, b, c, d, e]: Words) -> u64 {
+    // The last word holds the bytes that are left over, none here, and the length.
+    let length = (size_of::<Words>() as u64) << 56;
+    let State([a, b, c, d]) = State([
         low ^ 0x736f_6d65_7073_6575,
         high ^ 0x646f_7261_6e64_6f6d,
         low ^ 0x6c79_6765_6e65_7261,
         high ^ 0x7465_6462_7974_6573,
-    ]);
-    // The last word holds the bytes that are left over, none here, and the length.
-    let length = (N as u64 * 8) << 56;
-    for word in words.into_iter().chain([length]) {
-        state.0[3] ^= word;
-        state.round();
-        state.round();
-        state.0[0] ^= word;
-    }
-    state.0[2] ^= 0xff;
-    for _ in 0..4 {
-        state.round();
-    }
-    let State([a, b, c, d]) = state;
+    ])
+    .absorb(a)
+    .absorb(b)
+    .absorb(c)
+    .absorb(d)
+    .absorb(e)
+    .absorb(length)
+    .finish();
     a ^ b ^ c ^ d
 }
 
@@ -69,17 +66,32 @@ struct State([u64; 4]);
 
 impl State {
     #[inline(always)]
-    fn round(&mut self) {
-        let [a, b, c, d] = &mut self.0;
-        *a = a.wrapping_add(*b);
-        *b = b.rotate_left(13) ^ *a;
-        *a = a.rotate_left(32);
-        *c = c.wrapping_add(*d);
-        *d = d.rotate_left(16) ^ *c;
-        *a = a.wrapping_add(*d);
-        *d = d.rotate_left(21) ^ *a;
-        *c = c.wrapping_add(*b);
-        *b = b.rotate_left(17) ^ *c;
-        *c = c.rotate_left(32);
+    const fn absorb(mut self, word: u64) -> Self {
+        self.0[3] ^= word;
+        let mut state = self.round().round();
+        state.0[0] ^= word;
+        state
+    }
+
+    #[inline(always)]
+    const fn finish(mut self) -> Self {
+        self.0[2] ^= 0xff;
+        self.round().round().round().round()
+    }
+
+    #[inline(always)]
+    const fn round(self) -> Self {
+        let State([mut a, mut b, mut c, mut d]) = self;
+        a = a.wrapping_add(b);
+        b = b.rotate_left(13) ^ a;
+        a = a.rotate_left(32);
+        c = c.wrapping_add(d);
+        d = d.rotate_left(16) ^ c;
+        a = a.wrapping_add(d);
+        d = d.rotate_left(21) ^ a;
+        c = c.wrapping_add(b);
+        b = b.rotate_left(17) ^ c;
+        c = c.rotate_left(32);
+        State([a, b, c, d])
     }
 }

@@ -350,7 +350,7 @@ impl Ear {
     }
 
     /// One arrived frame's length, zero for one that was leaving.
-    fn receive(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
         // SAFETY: an address of integers and bytes, for which zero is a value.
         let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         let mut size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;

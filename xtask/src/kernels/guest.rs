@@ -58,7 +58,7 @@ fn start(kernel: &Kernel, archive: &Path, console: &Path) -> Result<bool> {
     command.args(["--pdeathsig", "KILL"]);
     Emulator::find().context("no emulator works any more")?.add_to(&mut command);
     command
-        .args(["-accel", "tcg", "-cpu", "max", "-m", "1024"])
+        .args(["-accel", "tcg", "-cpu", "max", "-m", "2048"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
         .args(["-append", KERNEL_LINE, "-kernel"])
         .arg(&kernel.image)
