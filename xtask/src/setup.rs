@@ -36,6 +36,7 @@ const LAB: &[&str] = &[
     "sasl2-bin",
     "swaks",
     "tcpdump",
+    "tmux",
     "tshark",
     "util-linux",
     "xz-utils",
