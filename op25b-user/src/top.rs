@@ -2,6 +2,8 @@
 //! never wait for the kernel.
 
 mod draw;
+#[cfg(test)]
+mod made;
 mod model;
 mod reading;
 mod screen;

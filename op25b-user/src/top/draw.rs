@@ -236,7 +236,7 @@ impl<T> Column<T> {
 }
 
 fn group_name(name: Option<&str>) -> String {
-    name.map_or_else(|| "(in no group)".to_owned(), printable)
+    name.map_or_else(|| "(no group)".to_owned(), printable)
 }
 
 fn per_second(pace: Option<Pace>) -> String {
@@ -250,15 +250,15 @@ fn per_minute(pace: Option<Pace>) -> String {
 /// Without the bars, which take the rest.
 const GROUPS: [Column<Group>; 7] = [
     text("group", 16, 0, |group| group_name(group.figures.name.as_deref())),
-    text("mode", 8, 0, |group| {
+    text("mode", 7, 0, |group| {
         let former = if group.figures.name.is_some() { "former" } else { "" };
         group.figures.mode.clone().unwrap_or_else(|| former.to_owned())
     }),
     figure("blocked", 9, 0, |group| number_within(group.figures.blocked, 9)),
     figure("would-block", 11, 70, |group| number_within(group.figures.would, 11)),
     figure("passed", 9, 90, |group| number_within(group.figures.allowed, 9)),
-    figure("a second", 8, 0, |group| per_second(group.pace)),
-    figure("tries/min", 9, 0, |group| per_minute(group.pace)),
+    figure("pkts/s", 7, 0, |group| per_second(group.pace)),
+    figure("att/min", 7, 0, |group| per_minute(group.pace)),
 ];
 
 fn draw_groups(frame: &mut Frame<'_>, area: Rect, model: &mut Model, paint: Paint) {
@@ -268,7 +268,7 @@ fn draw_groups(frame: &mut Frame<'_>, area: Rect, model: &mut Model, paint: Pain
     let bars = usize::from(area.width.saturating_sub(used)).min(KEPT);
     let range = model.groups.show(reading.groups.len(), usize::from(area.height.saturating_sub(1)));
     let hidden = reading.groups.len() - range.len();
-    let above = if hidden == 0 { "blocked".to_owned() } else { format!("+{hidden} groups") };
+    let above = if hidden == 0 { "lately".to_owned() } else { format!("+{hidden} groups") };
     let rows = reading.groups.get(range.clone()).unwrap_or_default().iter().map(|group| {
         let mode = match group.figures.mode.as_deref() {
             Some("enforce") => paint.fine(),
@@ -321,8 +321,8 @@ const SOURCES: [Column<Line>; 9] = [
     figure("attempts", 8, 0, |line: &Line| number_within(line.source.attempts, 8)).sorted(SortBy::Attempts),
     figure("servers", 7, 0, |line: &Line| number_within(line.source.destinations, 7))
         .sorted(SortBy::Destinations),
-    figure("a second", 8, 100, |line| per_second(line.pace)),
-    figure("tries/min", 9, 0, |line: &Line| per_minute(line.pace)).sorted(SortBy::Rate),
+    figure("pkts/s", 7, 80, |line| per_second(line.pace)),
+    figure("att/min", 7, 0, |line: &Line| per_minute(line.pace)).sorted(SortBy::Rate),
     figure("packets", 11, 112, |line: &Line| number_within(line.source.packets, 11)).sorted(SortBy::Packets),
     text("last server", 24, 120, |line| line.source.last_destination.to_string()),
 ];
@@ -336,7 +336,8 @@ fn draw_sources(frame: &mut Frame<'_>, area: Rect, model: &mut Model, paint: Pai
         SortBy::Rate => "rate",
         SortBy::Packets => "packets",
     };
-    let mut words = vec![format!("{} sources by {by}", number(model.shown.len() as u64))];
+    let sources = if model.shown.len() == 1 { "source" } else { "sources" };
+    let mut words = vec![format!("{} {sources} by {by}", number(model.shown.len() as u64))];
     if let Some(reasons) = &model.options.reasons {
         let names: Vec<&str> = reasons.iter().map(|reason| reason.name()).collect();
         words.push(format!("only {}", names.join(", ")));
@@ -414,9 +415,9 @@ fn facts(reading: &Reading, line: &Line, zone: &TimeZone) -> Vec<(&'static str, 
         (
             "attempts",
             format!(
-                "{}, {:.1} a minute within the last hour",
+                "{}, {} a minute within the last hour",
                 number(source.attempts),
-                source.attempts_per_minute
+                rate(source.attempts_per_minute)
             ),
         ),
         ("packets", format!("{}, {} bytes", number(source.packets), number(source.bytes))),
@@ -446,8 +447,161 @@ fn facts(reading: &Reading, line: &Line, zone: &TimeZone) -> Vec<(&'static str, 
             ),
         ),
         ("triage", source.triage.map_or(nothing, Label::name).to_owned()),
-        ("", Thresholds::of(&manifest.outputs.triage).to_string()),
-        ("more", format!("op25b source {}", source.prefix.ip())),
     ]);
+    // Both do not fit into one line.
+    let thresholds = Thresholds::of(&manifest.outputs.triage).to_string();
+    facts.extend(thresholds.split(", ").map(|one| ("", one.to_owned())));
+    facts.push(("more", format!("op25b source {}", source.prefix.ip())));
     facts
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend, crossterm::event::KeyCode};
+
+    use super::{
+        super::{Options, made},
+        *,
+    };
+
+    fn model(groups: u32, sources: u32) -> Model {
+        let every = Duration::from_secs(2);
+        let options = Options { reasons: None, filter: Filter::default(), sort: SortBy::Attempts, every };
+        let mut model = Model::new(options);
+        model.take(Ok(made::reading(groups, sources)));
+        model
+    }
+
+    /// What is drawn, line by line; whatever it is, no cell may do anything to a terminal.
+    fn drawn(model: &mut Model, width: u16, height: u16, colours: bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
+        let Ok(frame) = terminal.draw(|frame| draw(frame, model, Paint { colours }));
+        for row in 0..height {
+            let mut line = String::new();
+            for column in 0..width {
+                let cell = &frame.buffer[(column, row)];
+                let symbol = cell.symbol();
+                let moves = |char: char| char.is_control() || char == '\u{202e}';
+                assert!(!symbol.contains(moves), "{symbol:?} at {column}, {row}");
+                assert!(colours || (cell.fg, cell.bg) == (Color::Reset, Color::Reset), "{column}, {row}");
+                line += symbol;
+            }
+            lines.push(line.trim_end().to_owned());
+        }
+        lines
+    }
+
+    #[test]
+    fn eighty_columns_have_room() {
+        let mut model = model(3, 100);
+        let screen = drawn(&mut model, 80, 24, true);
+        assert_eq!(screen.len(), 24);
+        assert_eq!(
+            screen[0],
+            " ENFORCING  edge, generation 7, 2h old                 2008-01-11T08:20:00+09:00"
+        );
+        assert_eq!(screen[1], "");
+        assert_eq!(screen[2], "group            mode      blocked would-block  pkts/s att/min lately");
+        assert!(screen[3].starts_with("evil\\u{1b}[31m\\r enforce         0           0"), "{}", screen[3]);
+        assert!(screen[4].starts_with("group-1          monitor 1,000,003           0     1.0     2.0 "));
+        assert!(screen[4].ends_with('█'), "{}", screen[4]);
+        assert_eq!(screen[6], "100 sources by attempts");
+        assert_eq!(
+            screen[7],
+            "source                  group         triage    attempts servers  pkts/s att/min"
+        );
+        assert!(screen[8].starts_with("203.0.113.0             evil\\u{1b}[31 -"), "{}", screen[8]);
+        assert!(
+            screen[9].starts_with(
+                "203.0.113.1             group-1       bot?       999,999       7     1.0     2.0"
+            )
+        );
+        assert!(screen[22].starts_with("203.0.113.14 "), "{}", screen[22]);
+        assert_eq!(screen[23], KEYS);
+    }
+
+    #[test]
+    fn wider_screens_show_more_and_narrow_ones_less() {
+        let mut model = model(3, 100);
+        let wide = drawn(&mut model, 120, 40, true);
+        assert!(wide[2].contains("passed") && wide[7].contains("packets last server"), "{wide:#?}");
+        assert!(wide[39].starts_with("q quit") && wide[38].starts_with("203.0.113.30 "), "{wide:#?}");
+        let narrow = drawn(&mut model, 60, 12, true);
+        assert!(
+            !narrow[2].contains("would-block") && narrow[5].starts_with("+1")
+                || narrow[2].ends_with("+1 groups")
+        );
+        assert!(narrow.iter().any(|line| line.starts_with("203.0.113.0 ")), "{narrow:#?}");
+        // Whatever the size, and whatever is shown, it is drawn; what cannot be read says so.
+        for width in [1, 2, 10, 59, 60, 79, 200] {
+            for height in [1, 2, 5, 11, 12, 13, 24, 60] {
+                for keys in ["", "j", "/x", "/x\n", "\n", "\t", "\tG\n", " "] {
+                    let mut model = self::model(255, 3);
+                    for char in keys.chars() {
+                        let code = match char {
+                            '\n' => KeyCode::Enter,
+                            '\t' => KeyCode::Tab,
+                            char => KeyCode::Char(char),
+                        };
+                        model.key(code.into());
+                    }
+                    let screen = drawn(&mut model, width, height, false).join(" ");
+                    let small = width < LEAST.0 || height < LEAST.1;
+                    assert_eq!(small, !screen.contains("ENFORCING"), "{width} {height} {keys:?}");
+                }
+            }
+        }
+        assert!(drawn(&mut model, 40, 8, true).join(" ").contains("too few"));
+    }
+
+    #[test]
+    fn one_source_is_told_whole() {
+        let mut model = model(3, 100);
+        model.key(KeyCode::Down.into());
+        model.key(KeyCode::Enter.into());
+        let screen = drawn(&mut model, 80, 24, true);
+        for line in [
+            "source       203.0.113.1",
+            "group        group-1, mode monitor",
+            "first seen   2008-01-11T08:20:00+09:00",
+            "attempts     999,999, 0.5 a minute within the last hour",
+            "reason       blocked 999999 attempts in 10999989 frames",
+            "now          1.0 packets a second, 2.0 attempts a minute",
+            "servers      about 7 within two hours, the last 192.0.2.1",
+            "triage       bot?",
+            "more         op25b source 203.0.113.1",
+            KEYS_OF_DETAIL,
+        ] {
+            assert!(screen.iter().any(|drawn| drawn == line), "no {line:?} in {screen:#?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_comes_first() {
+        let mut model = model(3, 1);
+        model.take(Err(format!("cannot\nread {}", made::HOSTILE)));
+        let screen = drawn(&mut model, 80, 24, false);
+        assert!(
+            screen[0].starts_with(" CANNOT READ ") && screen[1].starts_with("cannot\\nread"),
+            "{screen:#?}"
+        );
+        assert!(screen.iter().any(|line| line.starts_with("203.0.113.0")), "{screen:#?}");
+        model.key(KeyCode::Char(' ').into());
+        assert!(drawn(&mut model, 80, 24, false)[0].contains("PAUSED"));
+    }
+
+    #[test]
+    fn nothing_sent_is_said() {
+        let screen = drawn(&mut model(1, 0), 80, 24, true);
+        assert!(screen.iter().any(|line| line.starts_with("nobody has used port 25")), "{screen:#?}");
+    }
+
+    #[test]
+    fn bars_are_high_where_much_was() {
+        assert_eq!(sparkline(&[], 3), "   ");
+        assert_eq!(sparkline(&[0, 1, 1000, 500], 6), "   ▁█▄");
+        assert_eq!(sparkline(&[0, 0, 5, 0], 2), "█ ");
+        assert_eq!(sparkline(&[u64::MAX, 1], 2), "█▁");
+    }
 }

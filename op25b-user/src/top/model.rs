@@ -163,8 +163,10 @@ impl Model {
             return Next::Go;
         }
         self.message = None;
-        if key.modifiers.contains(KeyModifiers::CONTROL) {
-            return if key.code == KeyCode::Char('c') { Next::Quit } else { Next::Go };
+        // Alt is Esc and a key at once, and would do both.
+        if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
+            let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+            return if key == interrupt { Next::Quit } else { Next::Go };
         }
         match (self.prompt.take(), key.code) {
             (Some(text), code) => self.type_filter(text, code),
@@ -285,4 +287,201 @@ fn compare(by: SortBy, one: &Line, other: &Line) -> Ordering {
         _ => Ordering::Equal,
     };
     first.then_with(|| order(by, &one.source, &other.source))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{super::made::reading, *};
+
+    fn model(sources: u32) -> Model {
+        let mut model = Model::new(Options {
+            reasons: None,
+            filter: Filter::default(),
+            sort: SortBy::Attempts,
+            every: Duration::from_secs(2),
+        });
+        model.take(Ok(reading(3, sources)));
+        // As drawing would: ten lines of each.
+        model.sources.show(model.shown.len(), 10);
+        model
+    }
+
+    fn press(model: &mut Model, codes: &[KeyCode]) -> Next {
+        codes.iter().fold(Next::Go, |_, code| model.key((*code).into()))
+    }
+
+    fn write(model: &mut Model, text: &str) -> Next {
+        let codes: Vec<KeyCode> = text.chars().map(KeyCode::Char).collect();
+        press(model, &codes)
+    }
+
+    fn selected(model: &Model) -> Option<&str> {
+        model.selected().map(|line| line.source.source.as_str())
+    }
+
+    #[test]
+    fn keys_move_and_stay_within() {
+        let mut model = model(25);
+        for (code, place) in [
+            (KeyCode::Up, 0),
+            (KeyCode::Down, 1),
+            (KeyCode::Char('j'), 2),
+            (KeyCode::Char('k'), 1),
+            (KeyCode::PageDown, 11),
+            (KeyCode::PageDown, 21),
+            (KeyCode::PageDown, 24),
+            (KeyCode::Down, 24),
+            (KeyCode::PageUp, 14),
+            (KeyCode::Home, 0),
+            (KeyCode::End, 24),
+            (KeyCode::Char('g'), 0),
+            (KeyCode::Char('G'), 24),
+        ] {
+            press(&mut model, &[code]);
+            assert_eq!(model.sources.selected, place, "{code:?}");
+            let shown = model.sources.show(25, 10);
+            assert!(shown.contains(&place) && shown.len() == 10, "{shown:?}");
+        }
+        // Fewer than before, and none.
+        model.take(Ok(reading(3, 5)));
+        assert_eq!(model.sources.selected, 4);
+        model.take(Ok(reading(3, 0)));
+        press(&mut model, &[KeyCode::Down, KeyCode::PageDown, KeyCode::End, KeyCode::Enter]);
+        assert_eq!((model.sources.selected, selected(&model), &model.detail), (0, None, &None));
+        assert!(model.sources.show(0, 0).is_empty());
+    }
+
+    #[test]
+    fn a_list_scrolls_no_more_than_it_must() {
+        let mut cursor = Cursor::default();
+        for (selected, shown) in [(0, 0..4), (3, 0..4), (4, 1..5), (2, 1..5), (0, 0..4), (9, 6..10)] {
+            cursor.selected = selected;
+            assert_eq!(cursor.show(10, 4), shown, "{selected}");
+        }
+        // A larger screen shows more before, not nothing behind.
+        assert_eq!(cursor.show(10, 8), 2..10);
+        assert_eq!(cursor.show(3, 8), 0..3);
+    }
+
+    #[test]
+    fn sorting_starts_at_the_top_and_a_reading_leaves_who_is_selected() {
+        let mut model = model(25);
+        assert_eq!(selected(&model), Some("203.0.113.0"));
+        write(&mut model, "f");
+        // 14 * 7 = 98.
+        assert_eq!(selected(&model), Some("203.0.113.14"));
+        write(&mut model, "r");
+        assert_eq!(selected(&model), Some("203.0.113.24"));
+        for sort in [SortBy::Packets, SortBy::Attempts, SortBy::Destinations, SortBy::Rate] {
+            write(&mut model, "s");
+            assert_eq!(model.options.sort, sort);
+        }
+        // With nine more before it.
+        write(&mut model, "jj");
+        assert_eq!(selected(&model), Some("203.0.113.22"));
+        model.take(Ok(reading(3, 34)));
+        assert_eq!(selected(&model), Some("203.0.113.22"));
+        assert_eq!(model.sources.selected, 11);
+    }
+
+    #[test]
+    fn a_filter_is_a_group_or_a_prefix_and_else_changes_nothing() {
+        let mut model = model(30);
+        let typed = |model: &mut Model, text: &str| {
+            write(model, &format!("/{text}"));
+            press(model, &[KeyCode::Enter]);
+            (model.shown.len(), model.message.clone())
+        };
+        assert_eq!(typed(&mut model, "group-1"), (10, None));
+        assert_eq!(typed(&mut model, "203.0.113.0/28"), (16, None));
+        assert_eq!(typed(&mut model, "203.0.113.7"), (1, None));
+        assert_eq!(typed(&mut model, "2001:db8::/32"), (0, None));
+        assert_eq!(typed(&mut model, " 203.0.113.0/28 "), (16, None));
+        for bad in ["203.0.113.0/33", "group-9", "203.0.113", "::/129", "/", "q"] {
+            let (shown, message) = typed(&mut model, bad);
+            assert_eq!(shown, 16, "{bad}");
+            assert!(message.is_some_and(|message| message.ends_with(bad)), "{bad}");
+        }
+        // Said until the next key.
+        press(&mut model, &[KeyCode::Down]);
+        assert_eq!(model.message, None);
+        assert_eq!(typed(&mut model, ""), (30, None));
+        // What is typed is no command, can be taken back, and has an end.
+        assert_eq!(write(&mut model, "/qsa "), Next::Go);
+        press(&mut model, &[KeyCode::Backspace, KeyCode::Backspace]);
+        assert_eq!(model.prompt.as_deref(), Some("qs"));
+        write(&mut model, &"x".repeat(200));
+        assert_eq!(model.prompt.as_ref().map(String::len), Some(LONGEST));
+        press(&mut model, &[KeyCode::Esc]);
+        assert_eq!((model.prompt.clone(), model.shown.len()), (None, 30));
+    }
+
+    #[test]
+    fn a_group_is_chosen_in_its_table() {
+        let mut model = model(30);
+        model.groups.show(3, 3);
+        press(&mut model, &[KeyCode::Tab, KeyCode::End, KeyCode::Enter]);
+        assert_eq!(model.options.filter.group.as_deref(), Some("group-2"));
+        assert_eq!((model.pane, model.shown.len()), (Pane::Sources, 10));
+        // Step by step back, and out.
+        press(&mut model, &[KeyCode::Enter]);
+        assert!(model.looked_at().is_some());
+        assert_eq!(press(&mut model, &[KeyCode::Esc]), Next::Go);
+        assert_eq!(model.detail, None);
+        assert_eq!(press(&mut model, &[KeyCode::Esc]), Next::Go);
+        assert_eq!(model.options.filter, Filter::default());
+        assert_eq!(press(&mut model, &[KeyCode::Esc]), Next::Quit);
+    }
+
+    #[test]
+    fn who_is_looked_at_stays_and_may_go() {
+        let mut model = model(30);
+        press(&mut model, &[KeyCode::Down, KeyCode::Enter]);
+        model.take(Ok(reading(3, 40)));
+        assert_eq!(model.looked_at().map(|line| line.source.source.as_str()), Some("203.0.113.1"));
+        model.take(Ok(reading(3, 1)));
+        assert!(model.detail.is_some() && model.looked_at().is_none());
+        assert_eq!(write(&mut model, "q"), Next::Go);
+        assert_eq!(write(&mut model, "q"), Next::Quit);
+        let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        write(&mut model, "/203");
+        assert_eq!(model.key(interrupt), Next::Quit);
+    }
+
+    #[test]
+    fn while_it_stands_still_the_latest_waits() {
+        let mut model = model(3);
+        write(&mut model, " ");
+        for sources in [4, 5, 6] {
+            model.take(Ok(reading(3, sources)));
+            assert_eq!(model.shown.len(), 3);
+        }
+        // What goes wrong is said at once.
+        model.take(Err("gone".to_owned()));
+        assert_eq!(model.problem.as_deref(), Some("gone"));
+        write(&mut model, " ");
+        assert_eq!(model.shown.len(), 6);
+        model.take(Ok(reading(3, 7)));
+        assert_eq!((model.shown.len(), model.problem.clone()), (7, None));
+    }
+
+    #[test]
+    fn before_the_first_reading_nothing_breaks() {
+        let mut model = Model::new(Options {
+            reasons: None,
+            filter: Filter::default(),
+            sort: SortBy::Rate,
+            every: Duration::from_secs(2),
+        });
+        write(&mut model, "jkgGsafrp/x");
+        press(
+            &mut model,
+            &[KeyCode::Enter, KeyCode::Tab, KeyCode::Enter, KeyCode::PageDown, KeyCode::Char(' ')],
+        );
+        model.take(Ok(reading(3, 3)));
+        // There was nothing to stand still.
+        assert_eq!(model.shown.len(), 3);
+    }
 }

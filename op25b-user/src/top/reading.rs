@@ -206,3 +206,47 @@ impl Reader {
         Ok(status)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::made, *};
+
+    #[test]
+    fn rates_are_between_two_readings() {
+        let (mut before, start) = (Before::default(), Instant::now());
+        let figures = |blocked, would, attempts| OfGroup {
+            name: Some("one".to_owned()),
+            blocked,
+            would,
+            attempts,
+            ..OfGroup::default()
+        };
+        let source = |packets, attempts| {
+            let mut line = made::reading(1, 1).sources;
+            line.truncate(1);
+            line.into_iter().map(move |line| Source { packets, attempts, ..line.source }).collect::<Vec<_>>()
+        };
+        let later = |seconds| start + Duration::from_secs(seconds);
+        let pace =
+            |packets_per_second, attempts_per_minute| Some(Pace { packets_per_second, attempts_per_minute });
+
+        let (groups, lines) = before.compare(start, vec![figures(100, 0, 10)], source(50, 5));
+        assert_eq!((groups[0].pace, lines[0].pace), (None, None));
+        assert!(groups[0].recent.is_empty());
+        let (groups, lines) = before.compare(later(2), vec![figures(110, 10, 12)], source(60, 6));
+        assert_eq!((groups[0].pace, lines[0].pace), (pace(10.0, 60.0), pace(5.0, 30.0)));
+        assert_eq!(groups[0].recent, [20]);
+        // Opened anew: from nothing.
+        let (groups, lines) = before.compare(later(4), vec![figures(4, 0, 1)], source(2, 1));
+        assert_eq!((groups[0].pace, lines[0].pace), (pace(2.0, 30.0), pace(1.0, 30.0)));
+        assert_eq!(groups[0].recent, [20, 4]);
+        for second in 0..200 {
+            before.compare(later(6 + second), vec![figures(4 + second, 0, 1)], Vec::new());
+        }
+        let (groups, lines) = before.compare(later(300), vec![figures(1000, 0, 1)], source(2, 1));
+        assert_eq!(groups[0].recent.len(), KEPT);
+        assert_eq!(groups[0].recent.last(), Some(&(1000 - 203)));
+        // Was not there: it has come since.
+        assert!(lines[0].pace.is_some_and(|pace| pace.packets_per_second > 0.0));
+    }
+}
