@@ -41,7 +41,7 @@ unknown_sources: pass
 triage: {bot_destinations: 20, bot_attempts_per_minute: 100}
 "#;
 
-/// Filter, terminal and what has been sent.
+/// Attempts from a source to so many servers.
 fn send(site: &Site, source: &str, count: u16, servers: u8) -> Result<()> {
     let frames = attempts(source, count, servers)?;
     site.customer.mouth("cust1")?.send(frames.iter().map(Vec::as_slice))
@@ -176,16 +176,31 @@ fn a_screen_shows_what_was_sent_and_obeys_keys() -> Result<()> {
     terminal.resize(80, 24)?;
     terminal.shows("5 sources by servers")?;
 
+    // Somebody suspends it, all or a part: that is what is seen first.
+    let order_of = |arguments: &[&str]| -> Result<()> {
+        let answer = filter.op25b(arguments)?;
+        ensure!(answer.code == Some(0), "{answer:?}");
+        Ok(())
+    };
+    order_of(&["suspend", "--for", "2h"])?;
+    let screen = terminal.shows(" SUSPENDED ")?;
+    ensure!(line(&screen, "suspended: everything until")?.ends_with("+09:00"), "{screen}");
+    order_of(&["suspend", "--group", "residential", "--for", "2h"])?;
+    let screen = terminal.shows(" SUSPENDED IN PART ")?;
+    ensure!(screen.contains("suspended: residential until"), "{screen}");
+    order_of(&["resume"])?;
+    terminal.shows(" ENFORCING ")?;
+
     // The daemon is killed: the kernel goes on, and so does this.
     filter.stop(Signal::SIGKILL)?;
     send(&site, SETTINGS, 200, 2)?;
     terminal.keys(&["a"])?;
     let goes_on = eventually(|| {
-        terminal.screen().is_ok_and(|screen| {
-            line(&screen, SETTINGS).is_ok_and(|line| line.contains(" 200 ") || line.contains(" 295 "))
-        })
+        let screen = terminal.screen().unwrap_or_default();
+        line(&screen, SETTINGS).is_ok_and(|line| line.contains(" 295 "))
     });
     ensure!(goes_on, "{}", terminal.screen()?);
+    terminal.shows("no daemon runs; the filter goes on without it")?;
 
     // Detached: said, and the last reading stays.
     let answer = filter.op25b(&["detach"])?;

@@ -144,7 +144,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model, paint: Paint) {
     frame.render_widget(Text::from(left), left_area);
     frame.render_widget(Text::from(time), right_area);
 
-    let notices = notices(model, status, meaning);
+    let notices = notices(model, status, meaning, &zone);
     let more = match notices.len() {
         0 | 1 => String::new(),
         several => format!("  (+{}: op25b status)", several - 1),
@@ -158,22 +158,24 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model, paint: Paint) {
 }
 
 /// What somebody should know, the gravest first.
-fn notices(model: &Model, status: &Status, meaning: &str) -> Vec<String> {
+fn notices(model: &Model, status: &Status, meaning: &str, zone: &TimeZone) -> Vec<String> {
     let mut notices: Vec<String> = model.problem.iter().cloned().collect();
     let broken = status.interfaces.iter().filter_map(|interface| {
         interface.problem.as_ref().map(|problem| format!("{}: {problem}", interface.name))
     });
     notices.extend(broken);
     match &status.suspension {
-        Some(suspension) => {
-            notices.push(format!("suspended: {} until {:.0}", suspension.what, suspension.until))
-        }
+        Some(suspension) => notices.push(format!(
+            "suspended: {} until {}",
+            suspension.what,
+            Moment::new(suspension.until, zone)
+        )),
         None if !meaning.is_empty() => notices.push(meaning.to_owned()),
         None => {}
     }
     notices.extend(status.warnings.iter().cloned());
     if let Some(trial) = &status.unconfirmed {
-        notices.push(format!("a policy is on trial until {:.0}", trial.until));
+        notices.push(format!("a policy is on trial until {}", Moment::new(trial.until, zone)));
     }
     if let Some(reading) = model.reading.as_ref().filter(|reading| reading.evicted != 0) {
         notices.push(format!("{} accounts had to make room for others", number(reading.evicted)));

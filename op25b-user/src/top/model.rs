@@ -468,6 +468,23 @@ mod tests {
     }
 
     #[test]
+    fn as_many_sources_as_there_is_room_for_are_no_burden() {
+        let mut model = model(op25b_ebpf::source::KEPT);
+        let start = std::time::Instant::now();
+        write(&mut model, "f");
+        let sorted = start.elapsed();
+        write(&mut model, "jj");
+        let moved = start.elapsed() - sorted;
+        model.take(Ok(reading(3, op25b_ebpf::source::KEPT)));
+        println!("top: of {} sources sorting takes {sorted:?}, moving {moved:?}", model.shown.len());
+        // Ten times what is due: this is a development build, and the machine has other work.
+        assert!(
+            sorted < Duration::from_secs(1) && moved < Duration::from_millis(10),
+            "{sorted:?}, {moved:?}"
+        );
+    }
+
+    #[test]
     fn before_the_first_reading_nothing_breaks() {
         let mut model = Model::new(Options {
             reasons: None,
