@@ -57,7 +57,7 @@ pub enum Command {
     Replay(Replay),
     /// Show the counters
     Stats(Output),
-    /// Show the sources that try most, live
+    /// Show the groups and the sources that try most: live on a terminal, else once
     Top(Top),
     /// Show what happens, as it happens, at most once a second for each source
     Events(Events),
@@ -244,6 +244,9 @@ pub struct Top {
     /// Sources to show with --once; 0: all. Absent: 20, and all with --json
     #[arg(long, value_name = "NUMBER")]
     pub limit: Option<usize>,
+    /// How often the live screen is read, for example 500ms
+    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    pub every: humantime::Duration,
     /// How to print it
     #[command(flatten)]
     pub output: Output,

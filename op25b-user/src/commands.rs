@@ -69,7 +69,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Report(Report::Migration(arguments)) => report::migration(&instance, &arguments),
             Command::Report(Report::Destinations(arguments)) => report::destinations(&instance, &arguments),
             Command::Report(Report::Abuse(arguments)) => report::abuse(&instance, &arguments),
-            Command::Top(arguments) => top::top(&instance, &arguments),
+            Command::Top(arguments) => top::top(&instance, &arguments).await,
             Command::Events(arguments) => events::events(&instance, &arguments),
             Command::Capture(arguments) => capture::capture(&instance, &arguments),
             Command::History(arguments) => history::history(&instance, &arguments),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     time::Duration,
 };
 
@@ -60,6 +61,18 @@ impl Thresholds {
             bot_attempts_per_minute: triage.bot_attempts_per_minute,
             quiet_after: triage.quiet_after.as_secs(),
         }
+    }
+}
+
+impl fmt::Display for Thresholds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "bot? from {} servers within two hours or {} attempts a minute on, quiet after {}",
+            self.bot_destinations,
+            self.bot_attempts_per_minute,
+            humantime::format_duration(Duration::from_secs(self.quiet_after))
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::IpAddr,
 };
 
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    document::Mode,
+    document::{Mode, printable},
     policy::{Exception, Group, Policy, Relay},
 };
 
@@ -46,6 +47,19 @@ impl Suspended {
             Self::Nothing => false,
             Self::Groups(groups) => groups.contains(group),
             Self::Everything => true,
+        }
+    }
+}
+
+impl fmt::Display for Suspended {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => formatter.write_str("nothing"),
+            Self::Groups(groups) => {
+                let names: Vec<String> = groups.iter().map(|name| printable(name)).collect();
+                formatter.write_str(&names.join(", "))
+            }
+            Self::Everything => formatter.write_str("everything"),
         }
     }
 }

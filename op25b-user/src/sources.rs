@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -22,7 +23,7 @@ use crate::{
     instance::Instance,
     manifest::Manifest,
     object::{SOURCES, SOURCES_OPENED},
-    policy::{Triage, short},
+    policy::{Triage, contains, short},
 };
 
 /// A bit for the hash of each destination.
@@ -258,6 +259,30 @@ pub struct ByReason {
     pub packets: u64,
     /// Attempts.
     pub attempts: u64,
+}
+
+impl fmt::Display for ByReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {} attempts in {} frames", self.reason, self.attempts, self.packets)
+    }
+}
+
+/// Which sources are looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only this group.
+    pub group: Option<String>,
+    /// Only what lies in this prefix.
+    pub prefix: Option<IpNetwork>,
+}
+
+impl Filter {
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn keeps(&self, source: &Source) -> bool {
+        self.group.as_ref().is_none_or(|group| source.customer.as_ref() == Some(group))
+            && self.prefix.as_ref().is_none_or(|prefix| contains(prefix, &source.prefix))
+    }
 }
 
 /// Whether a reason is about mail that goes past the provider's relays, and not from somebody who may: what people

@@ -62,6 +62,24 @@ pub struct Status {
     pub warnings: Vec<String>,
 }
 
+impl Status {
+    /// What people are told first: a few words, and behind a colon what they mean.
+    #[must_use]
+    pub fn in_words(&self) -> &'static str {
+        match self.state {
+            // A group that is suspended is one that somebody must not forget.
+            "enforcing" if !self.enforcing => {
+                "SUSPENDED IN PART: attached, but some groups block nothing for now"
+            }
+            "enforcing" => "ENFORCING",
+            "suspended" => "SUSPENDED: attached, but it blocks nothing for now",
+            "monitoring" => "monitoring: attached, but the policy blocks nothing",
+            "partial" => "NOT ENFORCING everywhere",
+            _ => "NOT ENFORCING: attached nowhere",
+        }
+    }
+}
+
 /// The policy in force.
 #[derive(Debug, Serialize)]
 pub struct PolicyStatus {

@@ -57,11 +57,7 @@ fn tell(desk: &Desk, moment: impl Fn(Timestamp) -> Moment) -> String {
         ));
     }
     for source in &desk.live {
-        let reasons: Vec<String> = source
-            .reasons
-            .iter()
-            .map(|by| format!("{} {} attempts in {} frames", by.reason, by.attempts, by.packets))
-            .collect();
+        let reasons: Vec<String> = source.reasons.iter().map(ToString::to_string).collect();
         let nothing = if desk.shared { "none, since nobody is told apart" } else { "none, nothing outside" };
         let label = source.triage.map_or(nothing, |label| label.name());
         lines.push(format!(
@@ -75,12 +71,8 @@ fn tell(desk: &Desk, moment: impl Fn(Timestamp) -> Moment) -> String {
             moment(source.last_seen)
         ));
         lines.push(format!(
-            "triage: {label}, with {:.1} attempts a minute; bot? from {} servers or {} attempts a minute on, quiet \
-             after {}",
-            source.attempts_per_minute,
-            desk.thresholds.bot_destinations,
-            desk.thresholds.bot_attempts_per_minute,
-            humantime::format_duration(std::time::Duration::from_secs(desk.thresholds.quiet_after))
+            "triage: {label}, with {:.1} attempts a minute; {}",
+            source.attempts_per_minute, desk.thresholds
         ));
     }
     if !desk.history.is_empty() {

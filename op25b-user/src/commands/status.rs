@@ -10,7 +10,6 @@ use crate::{
     instance::Instance,
     manifest::Manifest,
     preflight, sample,
-    situation::Suspended,
     status::{Status, look},
 };
 
@@ -48,16 +47,14 @@ pub(super) async fn status(instance: &Instance, arguments: &cli::Status) -> Resu
 }
 
 fn tell(status: &Status) -> Result<()> {
-    let what = match status.state {
-        "enforcing" => "ENFORCING",
-        "suspended" => "SUSPENDED: attached, but it blocks nothing for now",
-        "monitoring" => "monitoring: attached, but the policy blocks nothing",
-        "partial" => "NOT ENFORCING everywhere",
-        _ => "NOT ENFORCING: attached nowhere",
-    };
     print(&format!(
-        "instance {}: {what}; generation {}, {} s old, policy {} ({})",
-        status.instance, status.generation, status.age, status.policy.path, status.policy.hash
+        "instance {}: {}; generation {}, {} s old, policy {} ({})",
+        status.instance,
+        status.in_words(),
+        status.generation,
+        status.age,
+        status.policy.path,
+        status.policy.hash
     ))?;
     for interface in &status.interfaces {
         let state = interface.problem.as_deref().unwrap_or("attached");
@@ -76,12 +73,8 @@ fn tell(status: &Status) -> Result<()> {
         print(&format!("  hostname {hostname}{alias}: {addresses}; the DNS answered {age}"))?;
     }
     if let Some(suspension) = &status.suspension {
-        let what = match &suspension.what {
-            Suspended::Groups(groups) => groups.iter().cloned().collect::<Vec<_>>().join(", "),
-            _ => "everything".to_owned(),
-        };
         let by = printable(&suspension.by);
-        print(&format!("  suspended: {what} until {:.0}, by {by}", suspension.until))?;
+        print(&format!("  suspended: {} until {:.0}, by {by}", suspension.what, suspension.until))?;
     }
     if let Some(trial) = &status.unconfirmed {
         print(&format!(

@@ -1,20 +1,26 @@
 //! `op25b top`: the sources that try most.
 
-use std::cmp::Reverse;
+use std::{
+    io::{self, IsTerminal as _},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use anyhow::Result;
+use humantime::format_duration;
 use jiff::Timestamp;
 use op25b_ebpf::verdict::Reason;
 use serde::Serialize;
 
 use super::{No, name, print, print_json, require_group};
 use crate::{
-    cli::{self, SortBy},
+    cli,
     instance::Instance,
     manifest::Manifest,
-    policy::contains,
     preflight,
-    sources::{self, Source, is_outside},
+    reports::Thresholds,
+    sources::{self, Filter, Source, is_outside},
+    top::{Options, live, order},
 };
 
 /// `op25b top --once --json`.
@@ -26,22 +32,40 @@ struct Top {
     evicted: u64,
 }
 
-pub(super) fn top(instance: &Instance, arguments: &cli::Top) -> Result<()> {
+/// How often the live screen may be read.
+const EVERY: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(3600);
+
+pub(super) async fn top(instance: &Instance, arguments: &cli::Top) -> Result<()> {
+    let every = Duration::from(arguments.every);
+    if !EVERY.contains(&every) {
+        let (least, most) = (format_duration(*EVERY.start()), format_duration(*EVERY.end()));
+        return Err(No::Input(format!("--every {}: {least} to {most}", arguments.every)).into());
+    }
     let manifest = Manifest::require(instance)?;
     preflight::check()?;
     let reasons = reasons(&arguments.reason)?;
     require_group(&manifest, arguments.group.as_deref())?;
-    let accounts = sources::read(instance, &manifest)?;
-    let wanted = |reason: Reason| match &reasons {
-        Some(reasons) => reasons.contains(&reason),
-        None => is_outside(reason),
-    };
-    let mut found = sources::summarise(&accounts.accounts, &manifest, Timestamp::now(), wanted);
-    found.retain(|source| {
-        arguments.group.as_ref().is_none_or(|group| source.customer.as_ref() == Some(group))
-            && arguments.prefix.as_ref().is_none_or(|prefix| contains(prefix, &source.prefix))
-    });
-    sort(&mut found, arguments.sort);
+    let filter = Filter { group: arguments.group.clone(), prefix: arguments.prefix };
+    if !arguments.once && !arguments.output.json && io::stdout().is_terminal() {
+        return live(instance, Options { reasons, filter, sort: arguments.sort, every }).await;
+    }
+    once(instance, &manifest, arguments, reasons.as_deref(), &filter)
+}
+
+/// One screen as text.
+fn once(
+    instance: &Instance,
+    manifest: &Manifest,
+    arguments: &cli::Top,
+    reasons: Option<&[Reason]>,
+    filter: &Filter,
+) -> Result<()> {
+    let accounts = sources::read(instance, manifest)?;
+    let wanted =
+        |reason: Reason| reasons.map_or_else(|| is_outside(reason), |reasons| reasons.contains(&reason));
+    let mut found = sources::summarise(&accounts.accounts, manifest, Timestamp::now(), wanted);
+    found.retain(|source| filter.keeps(source));
+    found.sort_by(|one, other| order(arguments.sort, one, other));
     let all = found.len();
     // Programs get all of them unless they ask for fewer.
     let limit = arguments.limit.unwrap_or(if arguments.output.json { 0 } else { 20 });
@@ -79,30 +103,12 @@ pub(super) fn top(instance: &Instance, arguments: &cli::Top) -> Result<()> {
         ]);
     }
     print(&table.to_string())?;
-    let triage = &manifest.outputs.triage;
-    print(&format!(
-        "{} of {all} sources; bot?: {} servers within two hours or {} attempts a minute; quiet: silent for {}",
-        found.len(),
-        triage.bot_destinations,
-        triage.bot_attempts_per_minute,
-        humantime::format_duration(triage.quiet_after)
-    ))?;
+    let thresholds = Thresholds::of(&manifest.outputs.triage);
+    print(&format!("{} of {all} sources; {thresholds}", found.len()))?;
     if accounts.evicted != 0 {
         print(&format!("{} accounts had to make room for others", accounts.evicted))?;
     }
     Ok(())
-}
-
-fn sort(sources: &mut [Source], by: SortBy) {
-    match by {
-        // As they come.
-        SortBy::Attempts => {}
-        SortBy::Destinations => sources.sort_by_key(|source| Reverse(source.destinations)),
-        SortBy::Rate => {
-            sources.sort_by(|one, other| other.attempts_per_minute.total_cmp(&one.attempts_per_minute));
-        }
-        SortBy::Packets => sources.sort_by_key(|source| Reverse(source.packets)),
-    }
 }
 
 /// The reasons by their names; none where none are given.

@@ -93,12 +93,23 @@ pub fn parse(text: &str, path: &str) -> Result<Document, ReadError> {
     })
 }
 
-/// Control characters made visible: what a file contains must not move anybody's cursor or forge a line.
+/// Control characters made visible: what a file contains must not move anybody's cursor, turn the writing around or
+/// forge a line.
 #[must_use]
 pub fn printable(text: &str) -> String {
     text.chars()
-        .flat_map(|char| if char.is_control() { char.escape_default().collect() } else { vec![char] })
+        .flat_map(|char| if is_unseen(char) { char.escape_default().collect() } else { vec![char] })
         .collect()
+}
+
+/// Control characters, those of Unicode's bidirectional algorithm (UAX #9 §2), separators of lines, and spaces without
+/// width. Joiners stay: some scripts need them.
+fn is_unseen(char: char) -> bool {
+    char.is_control()
+        || matches!(
+            char,
+            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
 }
 
 /// What a message shows of a text that may be long.

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod said;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
 use maud::{DOCTYPE, Markup, html};
@@ -14,6 +14,7 @@ use super::{
     words::{Language, Word},
 };
 use crate::{
+    figures::{OfGroup, number},
     history::Trend,
     situation::Suspended,
     sources::{Label, Source},
@@ -189,9 +190,11 @@ impl Page<'_> {
     }
 
     fn groups(&self) -> Markup {
-        let rows = Row::all(self.view, self.sources.as_deref().ok());
-        let all = rows.iter().fold(Row::default(), |all, row| all.and(row));
-        let cells = |row: &Row| {
+        let counted = self.sources.as_deref().map(|sources| sources.triage.as_slice()).unwrap_or_default();
+        let counted = counted.iter().map(|(customer, _, number)| (customer, *number));
+        let rows = OfGroup::all(&self.view.manifest, &self.view.stats.totals, counted);
+        let all = rows.iter().fold(OfGroup::default(), |all, row| all.and(row));
+        let cells = |row: &OfGroup| {
             html! {
                 td.number { (number(row.blocked)) }
                 td.number { (number(row.would)) }
@@ -224,7 +227,7 @@ impl Page<'_> {
         }
     }
 
-    fn mode(&self, row: &Row) -> Markup {
+    fn mode(&self, row: &OfGroup) -> Markup {
         let (class, name) = match (row.mode.as_deref(), &row.name) {
             (Some("enforce"), _) => ("enforce", self.word(Word::ModeEnforce)),
             (Some("monitor"), _) => ("monitor", self.word(Word::ModeMonitor)),
@@ -465,91 +468,9 @@ impl Page<'_> {
     }
 }
 
-/// What has been counted of a group.
-#[derive(Clone, Debug, Default)]
-struct Row {
-    name: Option<String>,
-    mode: Option<String>,
-    blocked: u64,
-    would: u64,
-    allowed: u64,
-    attempts: u64,
-    sources: u64,
-}
-
-impl Row {
-    /// The policy's groups in its order, then those that were and have counted, then who is in none.
-    fn all(view: &View, sources: Option<&SourcesView>) -> Vec<Self> {
-        let named = |name: &str, mode| Self { name: Some(name.to_owned()), mode, ..Self::default() };
-        let groups = &view.manifest.groups;
-        let mut rows: Vec<Self> =
-            groups.iter().map(|group| named(&group.name, Some(group.mode.clone()))).collect();
-        let mut places: BTreeMap<Option<String>, usize> =
-            rows.iter().enumerate().map(|(place, row)| (row.name.clone(), place)).collect();
-        let known = |name: &Option<String>| groups.iter().any(|group| Some(&group.name) == name.as_ref());
-        let mut others: Vec<&Option<String>> =
-            view.stats.totals.iter().map(|total| &total.customer).filter(|name| !known(name)).collect();
-        others.sort_by_key(|name| (name.is_none(), *name));
-        others.dedup();
-        for name in others {
-            places.insert(name.clone(), rows.len());
-            rows.push(Self { name: name.clone(), ..Self::default() });
-        }
-        for total in &view.stats.totals {
-            let Some(row) = places.get(&total.customer).and_then(|place| rows.get_mut(*place)) else {
-                continue;
-            };
-            let would = total.reason.starts_with("would-");
-            match total.verdict {
-                "pass" if would => row.would += total.packets,
-                "pass" => row.allowed += total.packets,
-                _ => row.blocked += total.packets,
-            }
-            if would || total.verdict != "pass" {
-                row.attempts += total.attempts;
-            }
-        }
-        for (customer, _, number) in sources.map(|sources| sources.triage.as_slice()).unwrap_or_default() {
-            if let Some(row) = places.get(customer).and_then(|place| rows.get_mut(*place)) {
-                row.sources += number;
-            }
-        }
-        rows
-    }
-
-    fn and(mut self, other: &Self) -> Self {
-        self.blocked += other.blocked;
-        self.would += other.would;
-        self.allowed += other.allowed;
-        self.attempts += other.attempts;
-        self.sources += other.sources;
-        self
-    }
-}
-
-/// With a comma before every third digit.
-fn number(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place != 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn thousands_are_set_apart() {
-        for (value, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(number(value), text);
-        }
-    }
 
     #[test]
     fn why_nothing_can_be_read_is_text() {
