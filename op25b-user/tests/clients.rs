@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod lab;
+#[path = "clients/queues.rs"]
+mod queues;
 mod wire;
 
 use std::{
@@ -32,7 +34,7 @@ use op25b::{
 use op25b_ebpf::abi::{Link, Role};
 
 use crate::{
-    lab::{Filter, Namespace, eventually, finish},
+    lab::{Filter, Namespace, finish},
     wire::{Access, Wire},
 };
 
@@ -81,6 +83,8 @@ impl Line {
         // Answers come back to a veth only where its peer runs XDP too, and with their tags only where they are kept.
         let pass = customer.within(|| pass("line"))??;
         run(edge.command("ethtool")?.args(["-K", "eth1", "rxvlan", "off", "txvlan", "off"]))?;
+        // The line carries whole checksums.
+        run(world.command("ethtool")?.args(["-K", "uplink", "tx", "off"]))?;
         let wire = Wire::new(&customer, "tap0", "line", access, lost_of_thousand)?;
         customer.address("tap0", &["203.0.113.10/24", "2001:db8:1000::10/64"])?;
         edge.address("eth1", &["203.0.113.1/24", "2001:db8:1000::1/64"])?;
@@ -319,4 +323,249 @@ fn every_client_is_refused_by_a_reset() {
 #[test]
 fn every_client_is_refused_by_a_reset_through_pppoe_in_two_tags() {
     every_client(Access::QinqPppoe, "reset", 554, is_refused).unwrap();
+}
+
+/// What a mail server makes of it: whether it gives the mail back at once, or keeps it and tries again.
+fn every_server(action: &str, reply: u16, skips: bool, expected: [&str; 2]) -> Result<()> {
+    let _alone = ALONE.lock();
+    let line = Line::new(Access::Plain, 0)?;
+    let mut filter = Filter::new(&line.edge)?;
+    filter.start(&policy(action, reply), &[])?;
+    let count = connections(10);
+    let [postfix, exim] = expected;
+    let said = queues::postfix(&line, count, skips)?;
+    let right = said.lines().filter(|line| line.contains(postfix)).count();
+    let shown = said.lines().find(|line| line.contains("status=")).unwrap_or("nothing");
+    println!(
+        "clients: {action} {reply}: postfix, smtp_skip_5xx_greeting={skips}: {right} of {count} {postfix}; {shown}"
+    );
+    ensure!(right == count, "{right} of {count} {postfix:?}: {said}");
+    let said = queues::exim(&line, count)?;
+    let right = said.lines().filter(|line| line.contains(exim)).count();
+    let shown = said.lines().find(|line| line.contains(exim)).unwrap_or("nothing");
+    println!("clients: {action} {reply}: exim: {right} of {count} {exim}; {shown}");
+    ensure!(right == count, "{right} of {count} {exim:?}: {said}");
+    filter.stop(Signal::SIGTERM)?;
+    Ok(())
+}
+
+#[test]
+fn mail_servers_give_mail_back_or_keep_it_as_they_are_told() {
+    let told = format!("refused to talk to me: 554 5.7.1 Internet Kurume: {NOTICE}");
+    every_server("notice", 554, true, [&told, NOTICE]).unwrap();
+    every_server("notice", 554, false, ["status=bounced", NOTICE]).unwrap();
+    every_server("notice", 421, true, ["status=deferred", NOTICE]).unwrap();
+    every_server("reset", 554, true, ["Connection refused", "Connection refused"]).unwrap();
+}
+
+/// Connects so many times, a few at once; one word a connection: what became of it, and the milliseconds it took.
+const MANY: &str = r#"
+import concurrent.futures, socket, sys, time
+host, count, limit, pace = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+def one(number):
+    time.sleep(number * pace)
+    start = time.monotonic()
+    try:
+        with socket.create_connection((host, 25), timeout=limit) as connection:
+            said = connection.recv(512)
+            connection.sendall(b"QUIT\r\n")
+            try:
+                while connection.recv(512):
+                    pass
+            except OSError:
+                pass
+        word = "told" if said[:1] in b"254" and said else "closed"
+    except ConnectionRefusedError:
+        word = "refused"
+    except ConnectionResetError:
+        word = "reset"
+    except TimeoutError:
+        word = "hung"
+    print(word, round((time.monotonic() - start) * 1000))
+with concurrent.futures.ThreadPoolExecutor(64) as pool:
+    list(pool.map(one, range(count)))
+"#;
+
+/// What became of many connections over a line that loses frames.
+struct Fates {
+    count: usize,
+    hung: usize,
+    slowest: u64,
+    middle: u64,
+}
+
+fn fates(line: &Line, server: &str, count: usize, expected: &[&str]) -> Result<Fates> {
+    let mut command = line.customer.command("python3")?;
+    command.args(["-c", MANY, server, &count.to_string(), "12", "0.03"]);
+    let said = finish(&mut command, Duration::from_secs(240))?;
+    ensure!(said.code == Some(0), "{}", said.stderr);
+    let mut times = Vec::new();
+    let mut hung = 0;
+    for one in said.stdout.lines() {
+        let (word, took) = one.split_once(' ').context("a word and a time")?;
+        match word {
+            "hung" => hung += 1,
+            _ if expected.contains(&word) => times.push(took.parse::<u64>()?),
+            _ => bail!("{word} after {took} ms"),
+        }
+    }
+    ensure!(times.len() + hung == count, "{} and {hung} of {count}", times.len());
+    times.sort_unstable();
+    let middle = times.get(times.len() / 2).copied().context("every connection hangs")?;
+    let slowest = times.last().copied().unwrap_or(0);
+    Ok(Fates { count, hung, slowest, middle })
+}
+
+/// A mail server that greets and closes; the kernel's TCP, which sends again what is lost.
+const GREETER: &str = r#"
+import socketserver
+class Greeter(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(b"220 world.example ESMTP\r\n")
+        self.rfile.readline()
+        self.wfile.write(b"221 2.0.0 Bye\r\n")
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    request_queue_size = 128
+print("ready", flush=True)
+Server(("198.51.100.25", 25), Greeter).serve_forever()
+"#;
+
+#[test]
+fn on_a_line_that_loses_frames_few_hang() {
+    let _alone = ALONE.lock();
+    for lost_of_thousand in [0, 10, 50] {
+        let line = Line::new(Access::Plain, lost_of_thousand).unwrap();
+        let count = connections(60);
+        let mut greeter = line.world.command("python3").unwrap().args(["-c", GREETER]).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        let mut all = vec![("no filter", fates(&line, SERVERS[0], count, &["told"]))];
+        greeter.kill().unwrap();
+        greeter.wait().unwrap();
+        for (action, expected) in [("notice", ["told", "reset"]), ("reset", ["refused", "reset"])] {
+            let mut filter = Filter::new(&line.edge).unwrap();
+            filter.start(&policy(action, 554), &[]).unwrap();
+            all.push((action, fates(&line, SERVERS[0], count, &expected)));
+            filter.stop(Signal::SIGTERM).unwrap();
+        }
+        for (action, fates) in all {
+            let Fates { count, hung, middle, slowest } = fates.unwrap();
+            println!(
+                "clients: {:.1} % lost, {action}: {hung} of {count} hang; the others {middle} ms, {slowest} ms at most",
+                lost_of_thousand as f64 / 10.0
+            );
+            // Twice the loss is what can be said of a server that remembers nothing; with room for chance.
+            let most = count as f64 * (lost_of_thousand as f64 / 1000.0 * 5.0)
+                + if lost_of_thousand == 0 { 0.0 } else { 3.0 };
+            assert!(
+                hung as f64 <= most,
+                "{action}: {hung} of {count} hang at {lost_of_thousand} of a thousand"
+            );
+        }
+    }
+}
+
+#[test]
+fn conversations_pass_a_protocol_analyser() {
+    let _alone = ALONE.lock();
+    for (access, action, reply) in [
+        (Access::Plain, "notice", 554),
+        (Access::Plain, "notice", 421),
+        (Access::Plain, "reset", 554),
+        (Access::QinqPppoe, "notice", 554),
+    ] {
+        let line = Line::new(access, 0).unwrap();
+        let mut filter = Filter::new(&line.edge).unwrap();
+        filter.start(&policy(action, reply), &[]).unwrap();
+        let capture = line.file("capture.pcap");
+        let mut tcpdump = line
+            .customer
+            .command("tcpdump")
+            .unwrap()
+            .args(["-q", "-U", "-i", "line", "-w"])
+            .arg(&capture)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = || fs::metadata(&capture).is_ok_and(|file| file.len() > 0);
+        assert!(lab::eventually(begun), "tcpdump does not start");
+        for client in Client::ALL {
+            for server in SERVERS {
+                client.connect(&line, server, Duration::from_secs(20)).unwrap();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(tcpdump.id().cast_signed()), Signal::SIGTERM)
+            .unwrap();
+        tcpdump.wait().unwrap();
+        let mut tshark = Command::new("tshark");
+        tshark
+            .arg("-r")
+            .arg(&capture)
+            .args(["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"])
+            .args(["-Y", "_ws.expert.severity >= 0x600000", "-T", "fields"])
+            .args([
+                "-e",
+                "frame.number",
+                "-e",
+                "_ws.expert.severity",
+                "-e",
+                "_ws.expert.message",
+                "-e",
+                "tcp.flags.str",
+            ]);
+        let said = finish(&mut tshark, Duration::from_secs(60)).unwrap();
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        let mut count = Command::new("tshark");
+        count.arg("-r").arg(&capture).args(["-Y", "tcp.srcport == 25", "-T", "fields", "-e", "frame.number"]);
+        let answers = finish(&mut count, Duration::from_secs(60)).unwrap().stdout.lines().count();
+        // A reset is what `reset` is for; tshark warns of every one.
+        let warnings: Vec<&str> =
+            said.stdout.lines().filter(|line| !line.contains("Connection reset (RST)")).collect();
+        println!(
+            "clients: {access:?}, {action} {reply}: {answers} answers, tshark warns of {} other than resets",
+            warnings.len()
+        );
+        assert!(answers >= 8, "{answers} answers");
+        assert!(warnings.is_empty(), "{warnings:#?}");
+        filter.stop(Signal::SIGTERM).unwrap();
+    }
+}
+
+#[test]
+fn a_flood_is_answered_within_the_limits_and_others_pass() {
+    let _alone = ALONE.lock();
+    let line = Line::new(Access::Plain, 0).unwrap();
+    let mut filter = Filter::new(&line.edge).unwrap();
+    filter.start(&policy("notice", 554), &[]).unwrap();
+    let frame = |source: u32, port| {
+        let source = std::net::Ipv4Addr::from(u32::from_be_bytes([203, 0, 113, 0]) + source % 250);
+        lab::syn(source.into(), "198.51.100.25".parse().unwrap(), 40_000, port)
+    };
+    let (mail, web): (Vec<_>, Vec<_>) =
+        (0..250).map(|source| (frame(source, 25), frame(source, 443))).unzip();
+    let mouth = line.customer.mouth("line").unwrap();
+    let answers = line.customer.tally("line", 25).unwrap();
+    let ear = line.edge.listen("eth1").unwrap();
+    let start = Instant::now();
+    let (mut sent, mut others) = (0_u64, 0_usize);
+    for round in 0..400 {
+        mouth.pour(mail.iter().map(Vec::as_slice)).unwrap();
+        sent += mail.len() as u64;
+        mouth.send([web[round % web.len()].as_slice()]).unwrap();
+        others += 1;
+    }
+    let took = start.elapsed().as_secs_f64();
+    let heard = ear.hear().unwrap();
+    let passed = heard.iter().filter(|(_, port)| *port == 443).count();
+    let answered = answers.count().unwrap();
+    let processors = std::thread::available_parallelism().unwrap().get() as f64;
+    let most = (2_100.0 + (took + 1.0) * 20_000.0) * processors;
+    println!(
+        "clients: a flood of {sent} SYNs in {took:.2} s: {answered} answers, at most {most:.0}; {passed} of {others} others passed"
+    );
+    assert_eq!(passed, others, "others pass");
+    assert!(heard.iter().all(|(_, port)| *port != 25), "no mail passes");
+    assert!(answered > 0 && (answered as f64) <= most, "{answered}, at most {most}");
+    filter.stop(Signal::SIGTERM).unwrap();
 }

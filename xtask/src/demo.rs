@@ -25,6 +25,13 @@ use filter::Filter;
 /// The addresses below are those of this policy.
 const POLICY: &str = "policies/kurume.yaml";
 
+/// The same, which tells customers why.
+const NOTICE: &str = "policies/notice.yaml";
+
+/// What it tells them, as its file says.
+const SENTENCE: &str = "554 5.7.1 Internet Kurume: outbound port 25 is blocked (OP25B). Use port 587 or 465 with SMTP \
+                        AUTH. https://www.example.jp/op25b";
+
 /// What the provider's relay takes without a password.
 const CUSTOMERS: [&str; 2] = ["203.0.113.0/24", "2001:db8:1000::/36"];
 
@@ -131,6 +138,19 @@ const FILTERED: [Trial; 6] = [
     },
 ];
 
+/// What changes when customers hear why.
+fn told() -> [Trial; 2] {
+    [
+        Trial {
+            from: CUSTOMER,
+            to: Server::Outside,
+            submission: Submission::Plain,
+            expected: Fate::Told(SENTENCE.to_owned()),
+        },
+        Trial { from: CUSTOMER, to: Server::Relay, submission: Submission::Plain, expected: Fate::Delivered },
+    ]
+}
+
 /// Runs the demo, and fails when anything is not as it should be.
 pub(crate) fn run(keep: Option<&Path>) -> Result<()> {
     root::require("cargo xtask demo")?;
@@ -162,6 +182,13 @@ pub(crate) fn run(keep: Option<&Path>) -> Result<()> {
     progress("detaching op25b");
     filter.detach()?;
 
+    progress("starting it again with a policy that tells customers why (action: notice)");
+    let log = folder.path().join("op25b-notice.log");
+    let notice = make_notice(folder.path())?;
+    let filter = Filter::start(&lab, EDGE, &op25b, &notice, &[CUSTOMER, STATIC_CUSTOMER], &log)?;
+    try_all(&lab, &told(), "op25b that tells", &outside, &mut report)?;
+    filter.detach()?;
+
     report.conclude().inspect_err(|_| {
         eprintln!("{}\n{}\n{}", crate::lab::last_lines(&log), relay.last_lines(), outside.last_lines());
     })
@@ -189,6 +216,16 @@ fn make_lab() -> Result<Lab> {
         lab.route_through(neighbour.name, neighbour.routers.map(without_length))?;
     }
     Ok(lab)
+}
+
+/// The policy with a notice for the router's interfaces: generic, since a veth takes an answer of native XDP only where
+/// its peer runs XDP too.
+fn make_notice(folder: &Path) -> Result<String> {
+    let text = fs::read_to_string(NOTICE).with_context(|| format!("cannot read {NOTICE}"))?;
+    let interfaces = [CUSTOMER, STATIC_CUSTOMER].map(|name| format!("{{name: {name}, attach: generic}}"));
+    let path = folder.join("notice.yaml");
+    fs::write(&path, text.replace("customer: [eth1]", &format!("customer: [{}]", interfaces.join(", "))))?;
+    Ok(path.display().to_string())
 }
 
 /// A folder that Postfix's own user can enter.

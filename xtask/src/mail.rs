@@ -272,6 +272,8 @@ pub(crate) enum Fate {
     Lost,
     /// Nothing answered the attempt to connect, and the mailbox did not get it.
     Blocked,
+    /// Something answered in a mail server's place, with this line, and the mailbox did not get it.
+    Told(String),
     /// The server did not accept the password.
     LoginRefused,
     /// Anything else, in the words of the mail program.
@@ -285,6 +287,7 @@ impl fmt::Display for Fate {
             Self::Lost => "accepted, never delivered",
             Self::Blocked => "blocked, no answer",
             Self::LoginRefused => "login refused",
+            Self::Told(line) => return write!(f, "told: {line}"),
             Self::Failed(reason) => reason,
         })
     }
@@ -323,6 +326,10 @@ fn fate(code: Option<i32>, said: &str, outside: &MailServer, token: &str) -> Res
         Some(0) if is_delivered(outside, token)? => Fate::Delivered,
         Some(0) => Fate::Lost,
         Some(2) if timed_out(said) && !outside.has_received(token) => Fate::Blocked,
+        Some(21) if !outside.has_received(token) => match greeting(said) {
+            Some(line) => Fate::Told(line.to_owned()),
+            None => Fate::Failed(reason(said)),
+        },
         Some(28) if said.contains("535 ") => Fate::LoginRefused,
         _ => Fate::Failed(reason(said)),
     })
@@ -342,6 +349,11 @@ fn is_delivered(outside: &MailServer, token: &str) -> Result<bool> {
         pause(Duration::from_millis(50))?;
     }
     Ok(true)
+}
+
+/// The first line that the server said, where it refuses.
+fn greeting(said: &str) -> Option<&str> {
+    said.lines().find_map(|line| line.strip_prefix("<** ")).map(str::trim)
 }
 
 /// The last line in which swaks reports an error.

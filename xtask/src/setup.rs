@@ -1,6 +1,7 @@
 //! Finds or installs what the other tasks need; it must not know what they do with it.
 
 mod emulator;
+mod exim;
 mod linker;
 mod packages;
 mod toolchain;
@@ -49,5 +50,6 @@ pub(crate) fn run() -> Result<()> {
     let llvm = toolchain::find_or_link(&mut packages)?;
     linker::find_or_build(llvm, &mut packages)?;
     packages.install("for the demo and the tests", LAB)?;
+    exim::find_or_get(&mut packages)?;
     emulator::find_or_get(&mut packages)
 }

@@ -144,16 +144,24 @@ fn wrap(access: Access, frame: &[u8]) -> Vec<u8> {
     [head, &QINQ_PPPOE, &length, &protocol, packet].concat()
 }
 
+/// The packet in a frame of the line; the kernel has taken the outer tag off by then.
 fn unwrap(access: Access, frame: &[u8]) -> Option<Vec<u8>> {
-    if access == Access::Plain || frame.len() < 32 || frame[12..26] != QINQ_PPPOE {
+    if access == Access::Plain {
         return Some(frame.to_vec());
     }
-    let kind: [u8; 2] = match frame[28..30] {
+    let mut at = 12;
+    while matches!(frame.get(at..at + 2)?, [0x81, 0] | [0x88, 0xa8]) {
+        at += 4;
+    }
+    if frame.get(at..at + 2)? != [0x88, 0x64] {
+        return Some(frame.to_vec());
+    }
+    let kind: [u8; 2] = match frame.get(at + 8..at + 10)? {
         [0, 0x21] => [8, 0],
         [0, 0x57] => [0x86, 0xdd],
         _ => return None,
     };
-    Some([&frame[..12], &kind, &frame[30..]].concat())
+    Some([&frame[..12], &kind, &frame[at + 10..]].concat())
 }
 
 /// TUNSETIFF: an interface of the calling thread's namespace that speaks Ethernet.
