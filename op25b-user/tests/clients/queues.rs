@@ -41,11 +41,14 @@ const INJECT: &str = r#"
 import smtplib, sys
 with smtplib.SMTP("127.0.0.1", 2525, "localhost", timeout=60) as server:
     for number in range(1, int(sys.argv[1]) + 1):
-        server.sendmail("a@example.com", ["b@[198.51.100.%d]" % number], "Subject: test\n\ntest\n")
+        server.sendmail("a@example.com", ["b@[%s%d]" % (sys.argv[2], number)], "Subject: test\n\ntest\n")
 "#;
 
+/// What stands before the number of a server in a mail address, for each family.
+pub(crate) const WORLDS: [&str; 2] = ["198.51.100.", "IPv6:2001:db8:ff::"];
+
 /// Lets Postfix send so many mails; what it logs when it is done with each.
-pub(crate) fn postfix(line: &Line, count: usize, skips_5xx_greeting: bool) -> Result<String> {
+pub(crate) fn postfix(line: &Line, world: &str, count: usize, skips_5xx_greeting: bool) -> Result<String> {
     let folder = tempfile::Builder::new().prefix("postfix-").tempdir_in(line.folder.path())?;
     let at = folder.path();
     fs::set_permissions(at, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
@@ -65,8 +68,7 @@ data_directory = {own}/data
 maillog_file_prefixes = {own}
 maillog_file = {own}/log
 inet_interfaces = loopback-only
-inet_protocols = ipv4
-smtp_bind_address = 203.0.113.10
+inet_protocols = all
 mydestination =
 alias_maps =
 alias_database =
@@ -101,7 +103,8 @@ smtp_skip_5xx_greeting = {skips}
     let read = || fs::read_to_string(&log).unwrap_or_default();
     let done = (|| {
         ensure!(eventually(|| read().contains("daemon started")), "Postfix does not start: {}", read());
-        let injected = finish(customer.command("python3")?.args(["-c", INJECT, &count.to_string()]), LONG)?;
+        let injected =
+            finish(customer.command("python3")?.args(["-c", INJECT, &count.to_string(), world]), LONG)?;
         ensure!(injected.code == Some(0), "{}\n{}", injected.stderr, read());
         let tried = || read().lines().filter(|line| is_of_the_world(line)).count();
         if !eventually(|| tried() >= count) {
@@ -119,11 +122,11 @@ smtp_skip_5xx_greeting = {skips}
 
 /// A line of Postfix's log that says what became of a mail.
 fn is_of_the_world(line: &str) -> bool {
-    line.contains("status=") && line.contains("to=<b@[198.51.100.")
+    line.contains("status=") && line.contains("to=<b@[")
 }
 
 /// Lets Exim send so many mails, one after another; what it logs.
-pub(crate) fn exim(line: &Line, count: usize) -> Result<String> {
+pub(crate) fn exim(line: &Line, world: &str, count: usize) -> Result<String> {
     let program = program()?;
     let folder = tempfile::Builder::new().prefix("exim-").tempdir_in(line.folder.path())?;
     let at = folder.path();
@@ -154,7 +157,6 @@ spool_directory = {own}/spool
 log_file_path = {own}/log/%s
 allow_domain_literals = true
 local_interfaces = 127.0.0.1
-disable_ipv6 = true
 begin routers
 literal:
   driver = ipliteral
@@ -162,7 +164,6 @@ literal:
 begin transports
 smtp:
   driver = smtp
-  interface = 203.0.113.10
 begin retry
 * * F,1h,5m
 "
@@ -173,7 +174,7 @@ begin retry
          number=1
          while [ $number -le {count} ]; do
              printf 'Subject: test\\n\\ntest\\n' |
-                 {exim_path} -C {} -odf -f a@example.com \"b@[198.51.100.$number]\" || true
+                 {exim_path} -C {} -odf -f a@example.com \"b@[{world}$number]\" || true
              sleep 0.02
              number=$((number + 1))
          done",
