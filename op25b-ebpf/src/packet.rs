@@ -3,6 +3,7 @@
 use crate::{
     found::Found,
     frame::{self, Extension, Look, Network, Tags},
+    segment::{self, Extent},
 };
 
 /// A frame that can be read at any offset.
@@ -54,6 +55,11 @@ pub trait Packet: Sized {
     /// See [`frame::extension`].
     fn extension(&self, protocol: u8, at: usize) -> Extension {
         frame::extension(self, protocol, at)
+    }
+
+    /// See [`segment::extent`].
+    fn extent(&self, found: Found) -> Option<Extent> {
+        segment::extent(self, found)
     }
 
     /// Two bytes in network order.

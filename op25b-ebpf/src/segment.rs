@@ -25,6 +25,44 @@ pub mod flag {
 /// The end of the last command, as far as it is looked at.
 pub type Ending = [u8; 6];
 
+/// How far a segment reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes of data.
+    pub data: u32,
+    /// Offset behind the last of them.
+    pub end: u32,
+}
+
+/// Where the data of a segment ends. `None` where its header is cut.
+#[inline(always)]
+pub fn extent<P: Packet>(packet: &P, found: Found) -> Option<Extent> {
+    let family = found.source_family();
+    let link = link(family, found);
+    // Of the packet, or of what follows its header.
+    let (length_at, before) = match family {
+        Family::Ipv4 => (link + 2, 0),
+        Family::Ipv6 => (link + 4, 40),
+    };
+    let declared = usize::from(packet.u16(length_at)?);
+    let [offset, _]: [u8; 2] = packet.read(found.transport_at() + 12)?;
+    let data_at = found.transport_at() + usize::from(offset >> 4) * 4;
+    // A length of zero is a packet that segmentation offload will cut.
+    let end = if declared == 0 { packet.length() } else { link + before + declared };
+    let end = if end < FARTHEST { end } else { FARTHEST };
+    let data = if end > data_at { end - data_at } else { 0 };
+    Some(Extent { data: data as u32, end: end as u32 })
+}
+
+/// Bytes in front of an IP header, whose addresses the walk found.
+#[inline(always)]
+const fn link(family: Family, found: Found) -> usize {
+    match family {
+        Family::Ipv4 => found.source_at() - 12,
+        Family::Ipv6 => found.source_at() - 8,
+    }
+}
+
 /// A TCP segment, and where it lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
@@ -58,22 +96,11 @@ impl Segment {
         if !flow.readable || found.wrapping().has(Wrapping::SOFTWIRE) {
             return None;
         }
-        // The addresses lie in the header, the declared length before them: of the packet, or of what follows it.
-        let (link, length_at, before) = match family {
-            Family::Ipv4 => (found.source_at() - 12, found.source_at() - 10, 0),
-            Family::Ipv6 => (found.source_at() - 8, found.source_at() - 4, 40),
-        };
-        let declared = usize::from(packet.u16(length_at)?);
-        let at = found.transport_at();
-        let header: [u8; 20] = packet.read(at)?;
-        let [a, b, c, d, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, ..] = header;
-        let data_at = at + usize::from(offset >> 4) * 4;
-        // A length of zero is a packet that segmentation offload will cut.
-        let end = if declared == 0 { packet.length() } else { link + before + declared };
-        let end = if end < FARTHEST { end } else { FARTHEST };
-        let data = if end > data_at { end - data_at } else { 0 };
+        let header: [u8; 20] = packet.read(found.transport_at())?;
+        let [a, b, c, d, s0, s1, s2, s3, a0, a1, a2, a3, _, flags, w0, w1, ..] = header;
+        let Extent { data, end } = packet.extent(found)?;
         Some(Self {
-            link,
+            link: link(family, found),
             family,
             connection: Connection {
                 client: flow.source,
@@ -84,8 +111,8 @@ impl Segment {
             acknowledgement: u32::from_be_bytes([a0, a1, a2, a3]),
             flags: flags & 0x1f,
             window: u16::from_be_bytes([w0, w1]),
-            data: data as u32,
-            end,
+            data,
+            end: end as usize,
         })
     }
 

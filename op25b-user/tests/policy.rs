@@ -71,6 +71,51 @@ impl Folder {
     }
 }
 
+#[test]
+fn a_notice_is_what_the_operator_says() {
+    let group = ["prefixes: [203.0.113.0/24]", "mode: enforce", "action: notice"];
+    let folder = Folder::new();
+    let told = |head: &str, notice: &str| {
+        let notice = folder.valid(&policy(&group, &format!("{head}notice: {notice}\n"))).notice.unwrap();
+        let text = notice.text().unwrap();
+        let bytes: Vec<u8> = text.words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let sent = String::from_utf8(bytes[..text.length as usize].to_vec()).unwrap();
+        assert_eq!(sent.trim_end_matches(['\r', '\n', ' ']), notice.line);
+        assert!(sent.ends_with("\r\n") && sent.len() % 2 == 0 && sent.len() <= 150, "{sent:?}");
+        (notice.line, notice.hangs_up)
+    };
+    let url = "https://www.example.jp/op25b";
+    assert_eq!(
+        told("operator: Internet Kurume\n", &format!("{{text: port 25 is blocked, url: \"{url}\"}}")),
+        (format!("554 5.7.1 Internet Kurume: port 25 is blocked {url}"), false)
+    );
+    assert_eq!(
+        told("", "{text: port 25 is blocked, reply: 421}"),
+        ("421 4.7.1 port 25 is blocked".to_owned(), true)
+    );
+    assert_eq!(told("", "{text: odd}").0.len() % 2, 1);
+    // The longest.
+    assert_eq!(told("", &format!("{{text: {}}}", "x".repeat(138))).0.len(), 148);
+}
+
+#[test]
+fn answers_that_do_not_come_about_are_told_of() {
+    let folder = Folder::new();
+    let group = ["prefixes: [203.0.113.0/24]", "mode: enforce", "action: notice"];
+    folder.names(&policy(&group, ""), &["residential", "notice:", "action: reset"]);
+    let silent = ["prefixes: [203.0.113.0/24]", "mode: enforce"];
+    folder.warns(&policy(&silent, "notice: {text: a}\n"), &["no group", "action: notice"]);
+    let shared = [&silent[..], &["action: reset", "shared: true"]].concat();
+    folder.warns(&policy(&shared, ""), &["residential", "shared", "by address"]);
+    let egress = "interfaces: {customer: [{name: eth0, attach: tc-egress}]}\n";
+    let reset = [&silent[..], &["action: reset"]].concat();
+    folder.warns(&policy(&reset, egress), &["eth0", "tc-egress", "not answered"]);
+    folder.names(
+        &policy(&[&silent[..], &["action: notice"]].concat(), "operator: \u{4e45}\nnotice: {text: a}\n"),
+        &["operator", "ASCII"],
+    );
+}
+
 /// A policy with one group of these lines, and these behind it. The group's first line is the fifth.
 fn policy(group: &[&str], tail: &str) -> String {
     format!(

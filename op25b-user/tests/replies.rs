@@ -83,7 +83,7 @@ struct Voice<'a> {
 
 impl Speaker for Voice<'_> {
     fn cookie(&self, connection: &Connection, before: bool) -> u32 {
-        let period = (now() >> AGE) as u32 - self.ago - u32::from(before);
+        let period = ((now() >> AGE) as u32).wrapping_sub(self.ago + u32::from(before));
         cookie(KEY, connection.words(period))
     }
 

@@ -17,6 +17,7 @@ use op25b_ebpf::{
         Reply, Speaker,
         craft::{self, Rewrite},
     },
+    segment::{self, Extent},
     source::{Event, Mark, Tcp, is_syn},
     verdict::{Decision, Flow, Reason, Verdict, decide, submission_cell},
 };
@@ -31,7 +32,7 @@ use super::{
 
 /// The subprograms of one hook, and the frame that calls them.
 macro_rules! hook {
-    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $who:ident, $mark:ident, $submission:ident, $choose:ident, $craft:ident, $turn:ident, $say:ident, $reply:ident) => {
+    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $who:ident, $mark:ident, $submission:ident, $extent:ident, $choose:ident, $craft:ident, $turn:ident, $say:ident, $reply:ident) => {
         impl Packet for $frame {
             #[inline(always)]
             fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -77,6 +78,16 @@ macro_rules! hook {
             #[inline(always)]
             fn extension(&self, protocol: u8, at: usize) -> Extension {
                 unpack($extension(self.context, u64::from(protocol), at as u64))
+            }
+
+            #[inline(always)]
+            fn extent(&self, found: Found) -> Option<Extent> {
+                match $extent(self.context, found.0) {
+                    CUT => None,
+                    packed => {
+                        Some(Extent { data: packed as u32, end: (packed >> 32) as u32 & FARTHEST as u32 })
+                    }
+                }
             }
         }
 
@@ -267,6 +278,15 @@ macro_rules! hook {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $extent(context: *mut $context, found: u64) -> u64 {
+            match segment::extent(&$frame { context }, Found(found)) {
+                Some(Extent { data, end }) => u64::from(data) | u64::from(end) << 32,
+                None => CUT,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $choose(context: *mut $context, found: u64, action: u64) -> u32 {
             replies::chosen(&$frame { context }, Found(found), Verdict::from_number(action as u8)) as u32
         }
@@ -319,6 +339,7 @@ hook!(
     op25b_who_xdp,
     op25b_mark_xdp,
     op25b_submission_xdp,
+    op25b_extent_xdp,
     op25b_choose_xdp,
     op25b_craft_xdp,
     op25b_turn_xdp,
@@ -339,6 +360,7 @@ hook!(
     op25b_who_tc,
     op25b_mark_tc,
     op25b_submission_tc,
+    op25b_extent_tc,
     op25b_choose_tc,
     op25b_craft_tc,
     op25b_turn_tc,

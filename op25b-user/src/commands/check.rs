@@ -17,6 +17,9 @@ struct Report {
     valid: bool,
     errors: Vec<String>,
     warnings: Vec<String>,
+    /// What customers in groups with `action: notice` are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tables: Option<Sizes>,
 }
@@ -61,6 +64,7 @@ pub(super) fn check(arguments: &cli::Check) -> Result<()> {
                 valid: true,
                 errors: Vec::new(),
                 warnings: policy.warnings.clone(),
+                notice: policy.notice.as_ref().map(|notice| notice.line.clone()),
                 tables: Some(Sizes {
                     groups: policy.groups.len(),
                     relays: policy.relays.len(),
@@ -90,6 +94,9 @@ fn tell(arguments: &cli::Check, report: &Report) -> Result<()> {
     let path = arguments.policy.display();
     let Some(sizes) = &report.tables else { return Ok(()) };
     print(&format!("{path}: valid; {} groups, {} relays", sizes.groups, sizes.relays))?;
+    if let Some(notice) = &report.notice {
+        print(&format!("blocked customers are told: {notice}"))?;
+    }
     let mut table = super::table(&["table", "ranges", "buckets", "KiB", "lookup steps"]);
     for (name, size) in [
         ("customers IPv4", &sizes.customers_ipv4),
