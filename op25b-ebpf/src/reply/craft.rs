@@ -42,9 +42,37 @@ pub trait Rewrite: Packet {
         turn(self, old, link)
     }
 
+    /// See [`Header::write`].
+    fn head(&self, at: usize, header: Header) -> Option<()> {
+        header.write(self, at)
+    }
+
     /// See [`say`]; `number` is that of the text.
     fn say(&self, at: usize, number: u32, speaker: &impl Speaker) -> Option<()> {
         say(self, at, speaker.text(number)?)
+    }
+}
+
+/// A TCP header in three registers, so that a BPF subprogram can write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Both ports, and the option that names the largest segment; zero: none.
+    pub ports_and_option: u64,
+    /// Sequence number and acknowledgement.
+    pub numbers: u64,
+    /// Length and flags, window, checksum, and zero.
+    pub rest: u64,
+}
+
+impl Header {
+    /// Writes it at an offset of a frame.
+    #[inline(always)]
+    pub fn write<P: Rewrite>(self, packet: &P, at: usize) -> Option<()> {
+        let (ports, option) = ((self.ports_and_option >> 32) as u32, self.ports_and_option as u32);
+        packet.write(at, ports.to_be_bytes())?;
+        packet.write(at + 4, self.numbers.to_be_bytes())?;
+        packet.write(at + 12, self.rest.to_be_bytes())?;
+        if option == 0 { Some(()) } else { packet.write(at + TCP, option.to_be_bytes()) }
     }
 }
 
@@ -217,13 +245,15 @@ fn transport<P: Rewrite>(
         + words(u64::from(mss))
         + u64::from(text_sum);
 
-    packet.write(at, ports.to_be_bytes())?;
-    packet.write(at + 4, sequence.to_be_bytes())?;
-    packet.write(at + 8, acknowledgement.to_be_bytes())?;
-    packet.write(at + 12, offset_and_flags.to_be_bytes())?;
-    packet.write(at + 14, window.to_be_bytes())?;
-    packet.write(at + 16, (u32::from(checksum(sum)) << 16).to_be_bytes())?;
-    if option == 0 { Some(()) } else { packet.write(at + TCP, mss.to_be_bytes()) }
+    let rest = u64::from(offset_and_flags) << 48 | u64::from(window) << 32 | u64::from(checksum(sum)) << 16;
+    packet.head(
+        at,
+        Header {
+            ports_and_option: u64::from(ports) << 32 | u64::from(mss),
+            numbers: u64::from(sequence) << 32 | u64::from(acknowledgement),
+            rest,
+        },
+    )
 }
 
 /// Sum of the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1).
