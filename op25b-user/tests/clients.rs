@@ -325,6 +325,33 @@ fn every_client_is_refused_by_a_reset_through_pppoe_in_two_tags() {
     every_client(Access::QinqPppoe, "reset", 554, is_refused).unwrap();
 }
 
+#[test]
+fn every_client_waits_in_silence_when_frames_are_dropped() {
+    let _alone = ALONE.lock();
+    // The kernel gives up after 127 to 133 seconds; few want to wait for that.
+    let limit = Duration::from_secs(if std::env::var("OP25B_CONNECTIONS").is_ok() { 150 } else { 4 });
+    let line = Line::new(Access::Plain, 0).unwrap();
+    let mut filter = Filter::new(&line.edge).unwrap();
+    filter.start(&policy("drop", 554), &[]).unwrap();
+    std::thread::scope(|scope| {
+        for client in Client::ALL {
+            let line = &line;
+            scope.spawn(move || {
+                let said = client.connect(line, SERVERS[0], limit).unwrap();
+                println!(
+                    "clients: drop: {}: {:.1} s; {}",
+                    client.name(),
+                    said.took.as_secs_f64(),
+                    gist(&said.text)
+                );
+                assert!(!said.text.contains(NOTICE) && !is_refused(&said.text), "{}", said.text);
+                assert!(said.took > Duration::from_secs(3), "{}: {:?}", client.name(), said.took);
+            });
+        }
+    });
+    filter.stop(Signal::SIGTERM).unwrap();
+}
+
 /// What a mail server makes of it: whether it gives the mail back at once, or keeps it and tries again.
 fn every_server(action: &str, reply: u16, skips: bool, expected: [&str; 2]) -> Result<()> {
     let _alone = ALONE.lock();
