@@ -575,6 +575,8 @@ fn a_flood_is_answered_within_the_limits_and_others_pass() {
         (0..250).map(|source| (frame(source, 25), frame(source, 443))).unzip();
     let mouth = line.customer.mouth("line").unwrap();
     let answers = line.customer.tally("line", 25).unwrap();
+    // All but one of the sources are made up.
+    let elsewhere = line.world.tally("uplink", 25).unwrap();
     let ear = line.edge.listen("eth1").unwrap();
     let start = Instant::now();
     let (mut sent, mut others) = (0_u64, 0_usize);
@@ -594,6 +596,7 @@ fn a_flood_is_answered_within_the_limits_and_others_pass() {
         "clients: a flood of {sent} SYNs in {took:.2} s: {answered} answers, at most {most:.0}; {passed} of {others} others passed"
     );
     assert_eq!(passed, others, "others pass");
+    assert_eq!(elsewhere.count().unwrap(), 0, "answers leave by the line that the frames came from");
     assert!(heard.iter().all(|(_, port)| *port != 25), "no mail passes");
     assert!(answered > 0 && (answered as f64) <= most, "{answered}, at most {most}");
     filter.stop(Signal::SIGTERM).unwrap();
