@@ -68,6 +68,7 @@ fn reading(rows: Vec<Row>) -> Reading {
             interfaces: Vec::new(),
             totals: Vec::new(),
             submission: Vec::new(),
+            replies: Vec::new(),
             seen: Vec::new(),
         },
         seed: 7,
