@@ -148,6 +148,9 @@ pub struct Exceptions {
     /// The policy file, instead of the one in force
     #[arg(long, global = true, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// Also put in force what else has been changed in the policy file and its files
+    #[arg(long, global = true)]
+    pub with_pending_changes: bool,
     /// What to do
     #[command(subcommand)]
     pub command: ExceptionCommand,

@@ -33,6 +33,21 @@ pub fn replace(path: &Path, text: &str) -> Result<()> {
     fs::File::open(directory).and_then(|directory| directory.sync_all()).with_context(failed)
 }
 
+/// Waits for this process' turn at the files that lie beside `path`, until what is returned is dropped. The directory is
+/// what is locked: a file in it is another one when it has been replaced.
+///
+/// # Errors
+///
+/// When there is no directory, or its file system has no locks.
+pub fn lock_directory_of(path: &Path) -> Result<fs::File> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let directory = path.parent().unwrap_or(&path);
+    let failed = || format!("cannot lock {}", directory.display());
+    let file = fs::File::open(directory).with_context(failed)?;
+    file.lock().with_context(failed)?;
+    Ok(file)
+}
+
 /// Removes a file, if it is there.
 ///
 /// # Errors
