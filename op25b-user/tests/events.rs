@@ -8,7 +8,7 @@ mod site;
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -182,6 +182,11 @@ fn a_capture_holds_headers_and_no_mail() -> Result<()> {
     assert!(read("frame.cap_len")?.lines().all(|line| line == "54"), "{}", read("frame.cap_len")?);
     assert!(read("tcp.dstport")?.lines().all(|line| line == "25"));
     let bytes = fs::read(&path)?;
+    assert_eq!(
+        fs::metadata(&path)?.permissions().mode() & 0o777,
+        0o600,
+        "customers' frames are its owner's alone"
+    );
     assert!(!bytes.windows(9).any(|window| window == b"MAIL FROM"), "there is mail in it");
     // One that is there is kept.
     let answer = filter.op25b(&["capture", "--write", &file, "--for", "1s"])?;
