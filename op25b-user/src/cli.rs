@@ -69,7 +69,7 @@ pub enum Command {
     Source(Source),
     /// Prove that the filter is in force; exits 1 when it is not
     Status(Status),
-    /// Remove the filter, its programs and its counters
+    /// Remove the filter, its programs and its counters; the log of reads stays
     Detach,
 }
 

@@ -66,6 +66,26 @@ pub fn remove_all(path: &Path) -> Result<bool> {
     gone(fs::remove_dir_all(path), path)
 }
 
+/// Removes what is in a directory, but what is to be kept, and the directory where nothing is; whether anything was there.
+///
+/// # Errors
+///
+/// When something is there and stays.
+pub fn remove_all_but(path: &Path, kept: impl Fn(&Path) -> bool) -> Result<bool> {
+    let mut was_there = false;
+    for entry in fs::read_dir(path).into_iter().flatten() {
+        let entry = entry.with_context(|| format!("cannot read {}", path.display()))?.path();
+        if !kept(&entry) {
+            was_there |=
+                if entry.is_dir() { remove_all(&entry)? } else { gone(fs::remove_file(&entry), &entry)? };
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(was_there),
+        removed => gone(removed, path),
+    }
+}
+
 /// Whether something was there that is gone now.
 fn gone(removed: io::Result<()>, path: &Path) -> Result<bool> {
     match removed {

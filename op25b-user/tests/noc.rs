@@ -363,8 +363,5 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
     // Readers need no daemon.
     assert_eq!(list(&json(&filter, &["top", "--once"])?, "sources")?.len(), outside.len());
     assert_eq!(total(&json(&filter, &["stats"])?, "blocked"), (packets, attempts));
-    let name = filter.pins();
-    let name = name.file_name().context("a name")?;
-    fs::remove_dir_all(Path::new("/var/lib/op25b").join(name))?;
     Ok(())
 }

@@ -10,10 +10,12 @@ use tokio::{
     time::sleep,
 };
 
+use super::events::about;
 use crate::{
     capture::{Frame, Writer},
     cli,
     events::{Asked, Event, Line, connect},
+    history::note_read,
     instance::Instance,
     manifest::Manifest,
 };
@@ -30,6 +32,8 @@ pub(super) async fn capture(instance: &Instance, arguments: &cli::Capture) -> Re
     let lines = connect(instance, asked)?;
     let path = &arguments.write;
     let mut writer = Writer::create(path)?;
+    let what = if arguments.payload { "capture with payload" } else { "capture" };
+    note_read(instance, what, &about(arguments.source.as_ref()));
     let (sender, mut receiver) = mpsc::channel(WAITING);
     thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
