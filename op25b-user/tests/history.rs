@@ -572,6 +572,24 @@ fn a_million_hours_stay_fast() -> Result<()> {
 }
 
 #[test]
+fn answers_to_attempts_make_no_hour_busier() -> Result<()> {
+    let (_directory, path) = place()?;
+    let because = |reason, row: Row| Row { key: Key { reason, ..row.key }, ..row };
+    // Twenty a minute, each answered; and more than thirty of which the answers alone come here.
+    let rows = vec![
+        because(Reason::WouldBlock, row(1, HOUR, 40)),
+        because(Reason::WouldReturnPath, row(1, HOUR, 40)),
+        because(Reason::WouldReturnPath, row(2, HOUR, 100)),
+    ];
+    Book::new(&config(&path)).record(&reading(rows), at(HOUR + 200))?;
+    let busy = Reader::open(&path)?.busy_hours(Span::ALL, 10, 30)?;
+    let found: Vec<(String, u64)> =
+        busy.iter().map(|hour| (hour.source.to_string(), hour.attempts)).collect();
+    ensure!(found == [("10.0.0.2/32".to_owned(), 50)], "{found:?}");
+    Ok(())
+}
+
+#[test]
 fn what_the_disk_refuses_is_said_once_and_filtering_goes_on() -> Result<()> {
     let (customer, edge) = (Namespace::new("customer")?, Namespace::new("edge")?);
     edge.veth("eth1", &customer, "cust1")?;
