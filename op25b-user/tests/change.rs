@@ -662,6 +662,51 @@ fn a_trial_that_was_confirmed_in_the_moment_of_a_crash_is_not_called_rolled_back
 }
 
 #[test]
+fn a_pending_edit_is_compared_with_what_is_in_force() -> Result<()> {
+    let site = Site::new(1)?;
+    let mut filter = Filter::new(&site.edge)?;
+    let prefixes = beside(&filter, "more.txt", "198.51.100.192/27\n")?;
+    let with_file =
+        |text: &str| text.replacen("    mode: enforce", "    prefixes_file: more.txt\n    mode: enforce", 1);
+    let path = filter.path();
+    let path = path.to_str().context("UTF-8")?;
+    assert!(filter.op25b(&["diff", path])?.code == Some(1), "there is nothing in force");
+    filter.start(&with_file(KURUME), &[])?;
+    let diff = || filter.op25b(&["diff", path]);
+    // It is in force before it is kept.
+    ensure!(eventually(|| diff().is_ok_and(|answer| answer.code == Some(0))), "{:?}", diff()?);
+    assert_eq!(done(&diff()?)?.trim(), "nothing changes for anybody");
+    let edited = with_file(KURUME).replacen("mode: enforce", "mode: monitor", 1);
+    filter.policy(&edited)?;
+    let answer = diff()?;
+    assert!(
+        done(&answer)?.contains("gains    residential: blocked -> residential: would-block"),
+        "{answer:?}"
+    );
+    let same = filter.op25b(&["diff", path, path])?;
+    assert_eq!(done(&same)?.trim(), "nothing changes for anybody", "two files still are two files");
+    // A prefix file of before is not kept.
+    fs::write(&prefixes, "198.51.100.192/28\n")?;
+    let answer = diff()?;
+    assert!(
+        answer.code == Some(0) && answer.stderr.contains("files that the policy in force names"),
+        "{answer:?}"
+    );
+    done(&filter.op25b(&["reload"])?)?;
+    assert_eq!(done(&diff()?)?.trim(), "nothing changes for anybody");
+
+    let back = filter.op25b(&["apply", "--rollback"])?;
+    assert!(done(&back)?.contains("files that it names have changed since"), "{back:?}");
+    let new = beside(&filter, "new.yaml", &format!("{edited}# New.\n"))?;
+    done(&apply(&filter, &new, &["--confirm", "1m"])?)?;
+    let answer = diff()?;
+    assert!(answer.error()?.contains("new.yaml, on trial"), "{answer:?}");
+    done(&filter.op25b(&["confirm"])?)?;
+    assert_eq!(done(&diff()?)?.trim(), "nothing changes for anybody");
+    Ok(())
+}
+
+#[test]
 fn an_exemption_takes_no_other_edit_along() -> Result<()> {
     let site = Site::new(1)?;
     let mut filter = Filter::new(&site.edge)?;
