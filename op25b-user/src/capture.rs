@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{BufReader, BufWriter, ErrorKind, Read, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::Duration,
 };
@@ -232,18 +233,23 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a new file: one that is there may be the only copy of something.
+    /// Begins a new file that is its owner's alone: one that is there may be the only copy of something.
     ///
     /// # Errors
     ///
     /// When it is there, or cannot be written.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create_new(path).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => {
-                No::Input(format!("{} is there; write to another file", path.display()))
-            }
-            _ => No::Input(format!("cannot write {}: {error}", path.display())),
-        })?;
+        // Headers of customers' frames, and with --payload their mail.
+        let mut options = File::options();
+        let file =
+            options.write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
+                match error.kind() {
+                    ErrorKind::AlreadyExists => {
+                        No::Input(format!("{} is there; write to another file", path.display()))
+                    }
+                    _ => No::Input(format!("cannot write {}: {error}", path.display())),
+                }
+            })?;
         Ok(Self { writer: PcapNgWriter::new(BufWriter::new(file))?, links: Vec::new() })
     }
 

@@ -32,7 +32,7 @@ pub enum Command {
     Run(Run),
     /// Tell whether a policy file is valid, what to look at, and how large it compiles
     Check(Check),
-    /// Tell what changes for whom between two policies
+    /// Tell what changes for whom between two policies, or from what is in force to a policy
     Diff(Diff),
     /// Put the policy file in force again, after it was changed
     Reload,
@@ -69,7 +69,7 @@ pub enum Command {
     Source(Source),
     /// Prove that the filter is in force; exits 1 when it is not
     Status(Status),
-    /// Remove the filter, its programs and its counters
+    /// Remove the filter, its programs and its counters; the log of reads stays
     Detach,
 }
 
@@ -148,6 +148,9 @@ pub struct Exceptions {
     /// The policy file, instead of the one in force
     #[arg(long, global = true, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// Also put in force what else has been changed in the policy file and its files
+    #[arg(long, global = true)]
+    pub with_pending_changes: bool,
     /// What to do
     #[command(subcommand)]
     pub command: ExceptionCommand,
@@ -361,9 +364,10 @@ pub struct ReportExemptions {
 
 /// `op25b diff`.
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
 pub struct Diff {
-    /// The policy file before
-    pub old: PathBuf,
+    /// The policy file before; absent: the policy in force
+    pub old: Option<PathBuf>,
     /// The policy file after
     pub new: PathBuf,
     /// At which moment, for example 2008-04-01T00:00:00+09:00

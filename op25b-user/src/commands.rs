@@ -71,7 +71,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Report(Report::Abuse(arguments)) => report::abuse(&instance, &arguments),
             Command::Top(arguments) => top::top(&instance, &arguments).await,
             Command::Events(arguments) => events::events(&instance, &arguments),
-            Command::Capture(arguments) => capture::capture(&instance, &arguments),
+            Command::Capture(arguments) => capture::capture(&instance, &arguments).await,
             Command::History(arguments) => history::history(&instance, &arguments),
             Command::Source(arguments) => source::source(&instance, &arguments),
             Command::Apply(arguments) => change::apply(&instance, &arguments).await,

@@ -322,11 +322,17 @@ impl Daemon {
             return Err(No::Input("no policy before this one is kept".to_owned()).into());
         };
         let ruling = Ruling::parse(text, &self.setup.policy, &self.setup.overridden)
-            .with_context(|| format!("the policy kept as {} does not hold any more", kept.display()))?;
+            .with_context(|| format!("the policy kept as {} does not hold any more", kept.path.display()))?;
+        let as_it_was = kept.hash.is_none_or(|hash| hash == ruling.policy.hash);
         let before = self.rule(ruling).await?;
         self.settle_on_text_or(before).await?;
+        let files = if as_it_was {
+            ""
+        } else {
+            "; files that it names have changed since and are in force as they are"
+        };
         Ok(format!(
-            "generation {}: rolled back to the policy before, which is {} again",
+            "generation {}: rolled back to the policy before, which is {} again{files}",
             self.manifest.generation,
             self.setup.policy.display()
         ))
@@ -604,7 +610,7 @@ impl Daemon {
     }
 
     fn archive(&self) {
-        if let Err(error) = archive::keep(&self.instance, &self.ruling.text) {
+        if let Err(error) = archive::keep(&self.instance, &self.ruling.text, &self.ruling.policy.hash) {
             log::warn!("there will be no way back to this policy: {error:#}");
         }
     }

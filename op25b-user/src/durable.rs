@@ -33,6 +33,21 @@ pub fn replace(path: &Path, text: &str) -> Result<()> {
     fs::File::open(directory).and_then(|directory| directory.sync_all()).with_context(failed)
 }
 
+/// Waits for this process' turn at the files that lie beside `path`, until what is returned is dropped. The directory is
+/// what is locked: a file in it is another one when it has been replaced.
+///
+/// # Errors
+///
+/// When there is no directory, or its file system has no locks.
+pub fn lock_directory_of(path: &Path) -> Result<fs::File> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let directory = path.parent().unwrap_or(&path);
+    let failed = || format!("cannot lock {}", directory.display());
+    let file = fs::File::open(directory).with_context(failed)?;
+    file.lock().with_context(failed)?;
+    Ok(file)
+}
+
 /// Removes a file, if it is there.
 ///
 /// # Errors
@@ -49,6 +64,26 @@ pub fn remove(path: &Path) -> Result<()> {
 /// When it is there and stays.
 pub fn remove_all(path: &Path) -> Result<bool> {
     gone(fs::remove_dir_all(path), path)
+}
+
+/// Removes what is in a directory, but what is to be kept, and the directory where nothing is; whether anything was there.
+///
+/// # Errors
+///
+/// When something is there and stays.
+pub fn remove_all_but(path: &Path, kept: impl Fn(&Path) -> bool) -> Result<bool> {
+    let mut was_there = false;
+    for entry in fs::read_dir(path).into_iter().flatten() {
+        let entry = entry.with_context(|| format!("cannot read {}", path.display()))?.path();
+        if !kept(&entry) {
+            was_there |=
+                if entry.is_dir() { remove_all(&entry)? } else { gone(fs::remove_file(&entry), &entry)? };
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(was_there),
+        removed => gone(removed, path),
+    }
 }
 
 /// Whether something was there that is gone now.

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{counters::Total, manifest::Manifest};
+use op25b_ebpf::verdict::Reason;
+
+use crate::{counters::Total, manifest::Manifest, sources::is_return_path};
 
 /// What has been counted of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub struct OfGroup {
     pub would: u64,
     /// Other frames.
     pub allowed: u64,
-    /// Attempts of what was or would be blocked.
+    /// Attempts of what was or would be blocked, without answers to them.
     pub attempts: u64,
     /// How many sources there are.
     pub sources: u64,
@@ -56,7 +58,9 @@ impl OfGroup {
                 "pass" => row.allowed += total.packets,
                 _ => row.blocked += total.packets,
             }
-            if would || total.verdict != "pass" {
+            // An answered connection is one attempt.
+            let answers = Reason::from_name(total.reason).is_some_and(is_return_path);
+            if (would || total.verdict != "pass") && !answers {
                 row.attempts += total.attempts;
             }
         }

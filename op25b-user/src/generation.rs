@@ -24,7 +24,8 @@ use crate::{
 /// Reader of what the kernel half logs.
 pub type Logger = EbpfLogger<&'static dyn log::Log>;
 
-/// A policy's interface, and the one that has its name; one that an earlier generation had may be away.
+/// A policy's interface, and the one that has its name; one that an earlier generation had may be away, and at the first
+/// start one that has not come yet.
 pub struct Place<'a> {
     port: &'a Port,
     interface: Interface,
@@ -36,7 +37,7 @@ pub struct Place<'a> {
 ///
 /// # Errors
 ///
-/// When there is none, one is missing or cannot be filtered at the hook.
+/// When there is none, a new one is missing or one cannot be filtered at the hook.
 pub async fn places<'a>(
     policy: &'a Policy,
     path: &Path,
@@ -59,11 +60,17 @@ pub async fn places<'a>(
         };
         let interface = match (interface::find(&port.name).await?.or(renamed), known) {
             (Some(interface), _) => interface,
-            (None, Some(known)) => {
-                log::warn!("{}: does not exist; the filter is attached when it comes", port.name);
-                Interface { name: port.name.clone(), ethernet: known.ethernet, ..Interface::default() }
+            // Somebody has just written this name.
+            (None, None) if previous.is_some() => return Err(interface::missing(&port.name)),
+            (None, known) => {
+                log::warn!(
+                    "{}: does not exist, nothing is filtered there; the filter is attached when it comes",
+                    port.name
+                );
+                // One that comes as another kind than this gets a generation of its own.
+                let ethernet = known.is_none_or(|known| known.ethernet);
+                Interface { name: port.name.clone(), ethernet, ..Interface::default() }
             }
-            (None, None) => return Err(interface::missing(&port.name)),
         };
         if !interface.ethernet && Hook::of(port.attach) == Hook::Xdp {
             return Err(No::Input(format!(
@@ -79,7 +86,13 @@ pub async fn places<'a>(
         }
         places.push(Place { port, interface, unanswered });
     }
-    Ok(places)
+    // After a boot some come later; that none is there is another machine's policy.
+    match places.first() {
+        Some(first) if previous.is_none() && places.iter().all(|place| place.interface.index == 0) => {
+            Err(interface::missing(&first.port.name))
+        }
+        _ => Ok(places),
+    }
 }
 
 /// Why blocked frames cannot be answered on an interface, where a group says that they are.

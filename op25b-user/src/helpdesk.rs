@@ -301,14 +301,15 @@ struct Seen {
 
 impl Seen {
     fn of(desk: &Desk, manifest: &Manifest) -> Self {
-        let mut seen = Self::default();
+        let outside = desk.history.iter().filter(|hour| sources::is_outside_name(hour.reason));
+        let attempts = sources::tried(outside.map(|hour| (hour.reason, hour.attempts)));
+        let mut seen = Self { attempts, ..Self::default() };
         let triage = &manifest.outputs.triage;
         for hour in &desk.history {
             if hour.reason == "relay" {
                 seen.relay += hour.packets;
             } else if sources::is_outside_name(hour.reason) {
                 seen.outside += hour.packets;
-                seen.attempts += hour.attempts;
                 seen.destinations = seen.destinations.max(hour.destinations);
                 let rate = sources::per_minute(hour.attempts, hour.first.at, hour.last.at);
                 let label = sources::label(triage, hour.destinations, rate, Duration::ZERO);

@@ -10,7 +10,7 @@ mod reading;
 mod recorder;
 mod schema;
 
-pub use audit::note_read;
+pub use audit::{note_read, note_request, outlives};
 pub use book::Book;
 pub use failure::{Failure, Kind};
 pub use known::Known;

@@ -257,12 +257,13 @@ pub fn migration(instance: &Instance, manifest: &Manifest, scope: &Scope) -> Res
         let total = |outside: bool, of: fn(&Sum) -> u64| -> u64 {
             sums.iter().filter(|sum| sources::is_outside_name(sum.reason) == outside).map(of).sum()
         };
+        let outside = sums.iter().filter(|sum| sources::is_outside_name(sum.reason));
         let mover = Mover {
             source: scope.shown(&source),
             shared: base.is_shared(customer.as_deref()),
             customer: customer.clone(),
             outside_packets: total(true, |sum| sum.packets),
-            outside_attempts: total(true, |sum| sum.attempts),
+            outside_attempts: sources::tried(outside.map(|sum| (sum.reason, sum.attempts))),
             relay_packets: total(false, |sum| sum.packets),
             relay_attempts: total(false, |sum| sum.attempts),
             reasons: sums.iter().map(|sum| sum.reason).collect::<BTreeSet<_>>().into_iter().collect(),

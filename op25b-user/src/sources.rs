@@ -298,6 +298,24 @@ pub fn is_outside_name(name: &str) -> bool {
     Reason::from_name(name).is_some_and(is_outside)
 }
 
+/// Whether a reason is about what mail servers answer. Where mail passes, an answered connection is counted as itself
+/// and as its answer: its attempt is one.
+#[must_use]
+pub const fn is_return_path(reason: Reason) -> bool {
+    matches!(reason, Reason::ReturnPath | Reason::WouldReturnPath)
+}
+
+/// What a source tried: its own attempts. Answers count only where it sent nothing here, since they are all that is
+/// seen of it then.
+pub fn tried<'a>(by_reason: impl IntoIterator<Item = (&'a str, u64)>) -> u64 {
+    let (mut own, mut answers) = (0, 0);
+    for (reason, attempts) in by_reason {
+        *if Reason::from_name(reason).is_some_and(is_return_path) { &mut answers } else { &mut own } +=
+            attempts;
+    }
+    if own == 0 { answers } else { own }
+}
+
 /// One line a source and group, of the accounts whose reason `wanted` says, most attempts first.
 #[must_use]
 pub fn summarise(
@@ -332,12 +350,18 @@ fn summary(
     let hours = || accounts.iter().flat_map(|account| &account.hours);
     // The hours of one reason may be older than those of another.
     let latest = hours().map(|hour| hour.start).max()?;
-    let recent = || hours().filter(|hour| latest.duration_since(hour.start).as_secs() <= 3600);
-    let destinations = recent().fold(Destinations::default(), |all, hour| all.and(&hour.destinations));
+    let recent = hours().filter(|hour| latest.duration_since(hour.start).as_secs() <= 3600);
+    let destinations = recent.fold(Destinations::default(), |all, hour| all.and(&hour.destinations));
     let destinations = destinations.estimate();
-    let attempts_per_minute = rate(recent().filter(|hour| hour.start == latest));
     let sum = |of: fn(&Account) -> u64| accounts.iter().map(|account| of(account)).sum();
-    let attempts: u64 = sum(|account| account.attempts);
+    let attempts = tried(accounts.iter().map(|account| (account.reason.name(), account.attempts)));
+    // As of `tried`.
+    let is_own = |account: &&&Account| !is_return_path(account.reason);
+    let only_answers = accounts.iter().filter(is_own).all(|account| account.attempts == 0);
+    let trying = accounts.iter().filter(|account| only_answers || is_own(account));
+    let tries = trying.flat_map(|account| &account.hours);
+    let latest_try = tries.clone().map(|hour| hour.start).max();
+    let attempts_per_minute = rate(tries.filter(|hour| Some(hour.start) == latest_try));
     let shared = manifest.settings(group).is_some_and(|group| group.shared);
     let silent = Duration::try_from(now.duration_since(last.last)).unwrap_or_default();
     let triage = (!shared && attempts != 0)
@@ -394,5 +418,54 @@ pub fn label(triage: &Triage, destinations: u64, attempts_per_minute: f64, silen
         Label::Bot
     } else {
         Label::Settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// Attempts to one server within a minute of the first hour there was.
+    fn account(reason: Reason, attempts: u64) -> Account {
+        let (first, last) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        let mut destinations = Destinations::default();
+        destinations.0[0] = 1;
+        let hour = Hour { start: first, packets: attempts, bytes: 0, attempts, first, last, destinations };
+        Account {
+            source: IpNetwork::from(IpAddr::from(Ipv4Addr::new(203, 0, 113, 10))),
+            group: 1,
+            reason,
+            packets: attempts,
+            bytes: 0,
+            attempts,
+            first,
+            last,
+            last_destination: Ipv4Addr::new(192, 0, 2, 200).into(),
+            hours: vec![hour],
+        }
+    }
+
+    #[test]
+    fn an_answered_connection_is_one_attempt() {
+        let manifest = Manifest::default();
+        let figures = |accounts: &[Account]| {
+            let found = summarise(accounts, &manifest, Timestamp::UNIX_EPOCH, is_outside);
+            found.first().map(|one| (one.attempts, one.attempts_per_minute, one.triage))
+        };
+        let (own, answers) = (account(Reason::WouldBlock, 20), account(Reason::WouldReturnPath, 20));
+        let settings = Some((20, 20.0, Some(Label::Settings)));
+        assert_eq!(figures(std::slice::from_ref(&own)), settings);
+        assert_eq!(figures(&[answers.clone(), own]), settings, "not twice as fast, which is a bot");
+        // Sent elsewhere with this address: answers are all that there is.
+        assert_eq!(figures(&[answers]), settings);
+    }
+
+    #[test]
+    fn answers_count_where_nothing_else_does() {
+        assert_eq!(tried([("would-block", 3), ("would-return-path", 3), ("malformed", 1)]), 4);
+        assert_eq!(tried([("blocked", 0), ("return-path", 5)]), 5);
+        assert_eq!(tried([]), 0);
     }
 }

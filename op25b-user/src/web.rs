@@ -106,8 +106,8 @@ async fn serve(instance: Instance, listen: SocketAddr) {
     let answers = Arc::new(Answers::new(Views::new(instance), listen));
     let mut connections: VecDeque<task::JoinHandle<()>> = VecDeque::new();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
             // The client went away before it was let in.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(_) => {
@@ -121,7 +121,7 @@ async fn serve(instance: Instance, listen: SocketAddr) {
         {
             oldest.abort();
         }
-        connections.push_back(task::spawn(converse(stream, answers.clone())));
+        connections.push_back(task::spawn(converse(stream, client, answers.clone())));
     }
 }
 
@@ -151,10 +151,10 @@ async fn bind(listen: SocketAddr) -> TcpListener {
 }
 
 /// One request and its answer. What the client does wrong is its own affair: nothing of it is logged.
-async fn converse(stream: TcpStream, answers: Arc<Answers>) {
+async fn converse(stream: TcpStream, client: SocketAddr, answers: Arc<Answers>) {
     let service = service_fn(move |request| {
         let answers = answers.clone();
-        async move { Ok::<_, Infallible>(answers.answer(&request).await) }
+        async move { Ok::<_, Infallible>(answers.answer(&request, client.ip()).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -13,7 +13,7 @@ use std::{
         net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -659,4 +659,104 @@ fn a_trial_that_was_confirmed_in_the_moment_of_a_crash_is_not_called_rolled_back
     assert!(!filter.said().contains("rolled back"), "{}", filter.said());
     assert_eq!(site.through()?, OPEN);
     Ok(())
+}
+
+#[test]
+fn a_pending_edit_is_compared_with_what_is_in_force() -> Result<()> {
+    let site = Site::new(1)?;
+    let mut filter = Filter::new(&site.edge)?;
+    let prefixes = beside(&filter, "more.txt", "198.51.100.192/27\n")?;
+    let with_file =
+        |text: &str| text.replacen("    mode: enforce", "    prefixes_file: more.txt\n    mode: enforce", 1);
+    let path = filter.path();
+    let path = path.to_str().context("UTF-8")?;
+    assert!(filter.op25b(&["diff", path])?.code == Some(1), "there is nothing in force");
+    filter.start(&with_file(KURUME), &[])?;
+    let diff = || filter.op25b(&["diff", path]);
+    // It is in force before it is kept.
+    ensure!(eventually(|| diff().is_ok_and(|answer| answer.code == Some(0))), "{:?}", diff()?);
+    assert_eq!(done(&diff()?)?.trim(), "nothing changes for anybody");
+    let edited = with_file(KURUME).replacen("mode: enforce", "mode: monitor", 1);
+    filter.policy(&edited)?;
+    let answer = diff()?;
+    assert!(
+        done(&answer)?.contains("gains    residential: blocked -> residential: would-block"),
+        "{answer:?}"
+    );
+    let same = filter.op25b(&["diff", path, path])?;
+    assert_eq!(done(&same)?.trim(), "nothing changes for anybody", "two files still are two files");
+    // A prefix file of before is not kept.
+    fs::write(&prefixes, "198.51.100.192/28\n")?;
+    let answer = diff()?;
+    assert!(
+        answer.code == Some(0) && answer.stderr.contains("files that the policy in force names"),
+        "{answer:?}"
+    );
+    done(&filter.op25b(&["reload"])?)?;
+    assert_eq!(done(&diff()?)?.trim(), "nothing changes for anybody");
+
+    let back = filter.op25b(&["apply", "--rollback"])?;
+    assert!(done(&back)?.contains("files that it names have changed since"), "{back:?}");
+    let new = beside(&filter, "new.yaml", &format!("{edited}# New.\n"))?;
+    done(&apply(&filter, &new, &["--confirm", "1m"])?)?;
+    let answer = diff()?;
+    assert!(answer.error()?.contains("new.yaml, on trial"), "{answer:?}");
+    done(&filter.op25b(&["confirm"])?)?;
+    assert_eq!(done(&diff()?)?.trim(), "nothing changes for anybody");
+    Ok(())
+}
+
+#[test]
+fn an_exemption_takes_no_other_edit_along() -> Result<()> {
+    let site = Site::new(1)?;
+    let mut filter = Filter::new(&site.edge)?;
+    filter.start(&monitoring(), &[])?;
+    // Somebody else's edit, not reloaded yet: the group enforces.
+    filter.policy(KURUME)?;
+    for command in [
+        &["exempt", "add", "203.0.113.5", "--reason", "own mail server"][..],
+        &["quarantine", "add", "203.0.113.6", "--reason", "hacked"],
+        &["quarantine", "remove", QUARANTINED],
+    ] {
+        let answer = filter.op25b(command)?;
+        let error = answer.error()?;
+        for cure in ["op25b diff", "op25b reload", "--with-pending-changes", "nothing was changed"] {
+            assert!(error.contains(cure), "{cure:?} is not in: {error}");
+        }
+        assert_eq!(fs::read_to_string(filter.path())?, KURUME);
+        assert_eq!((filter.generation(), site.through()?), (1, OPEN));
+    }
+    let add = ["exempt", "add", "203.0.113.5", "--reason", "own mail server", "--with-pending-changes"];
+    done(&filter.op25b(&add)?)?;
+    assert_eq!((filter.generation(), site.through()?), (2, FILTERED));
+    assert_eq!(site.arriving_from("203.0.113.5")?, 10);
+    // What is in force is what the file says: no more is asked for.
+    done(&filter.op25b(&["exempt", "remove", "203.0.113.5"])?)?;
+    assert_eq!(site.arriving_from("203.0.113.5")?, 0);
+    tidy(&filter)
+}
+
+#[test]
+fn of_exemptions_that_are_added_at_once_none_is_lost() -> Result<()> {
+    let site = Site::new(1)?;
+    let mut filter = Filter::new(&site.edge)?;
+    filter.start(KURUME, &[])?;
+    let addresses: Vec<String> = (0..6).map(|number| format!("203.0.113.{}", 200 + number)).collect();
+    let started: Result<Vec<_>> = addresses
+        .iter()
+        .map(|address| {
+            let mut command = filter.command(&["exempt", "add", address, "--reason", "at once"])?;
+            Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+        })
+        .collect();
+    for child in started? {
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let text = fs::read_to_string(filter.path())?;
+    for address in &addresses {
+        assert!(text.contains(address), "{address} is not in: {text}");
+        assert_eq!(site.arriving_from(address)?, 10);
+    }
+    tidy(&filter)
 }

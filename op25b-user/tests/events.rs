@@ -8,7 +8,7 @@ mod site;
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -182,11 +182,44 @@ fn a_capture_holds_headers_and_no_mail() -> Result<()> {
     assert!(read("frame.cap_len")?.lines().all(|line| line == "54"), "{}", read("frame.cap_len")?);
     assert!(read("tcp.dstport")?.lines().all(|line| line == "25"));
     let bytes = fs::read(&path)?;
+    assert_eq!(
+        fs::metadata(&path)?.permissions().mode() & 0o777,
+        0o600,
+        "customers' frames are its owner's alone"
+    );
     assert!(!bytes.windows(9).any(|window| window == b"MAIL FROM"), "there is mail in it");
     // One that is there is kept.
     let answer = filter.op25b(&["capture", "--write", &file, "--for", "1s"])?;
     ensure!(answer.code == Some(1) && answer.stderr.contains("is there"), "{answer:?}");
     assert_eq!(fs::read(&path)?, bytes);
+    Ok(())
+}
+
+#[test]
+fn each_capture_has_its_own_rate_and_an_interrupted_one_says_what_it_has_written() -> Result<()> {
+    let site = Site::new(1)?;
+    let mut filter = Filter::new(&site.edge)?;
+    filter.start(KURUME, &[])?;
+    ensure!(eventually(|| filter.state().join("events").exists()), "{}", filter.said());
+    let directory = tempfile::tempdir()?;
+    let mut ends = Ends(Vec::new());
+    for every in ["10", "1"] {
+        let file = directory.path().join(every).display().to_string();
+        let mut command = filter.command(&["capture", "--write", &file, "--every", every])?;
+        ends.0.push(command.stderr(Stdio::piped()).spawn()?);
+    }
+    ensure!(started(&filter, 2), "no socket");
+    let frame = syn(CUSTOMER.parse()?, OUTSIDE.parse()?, 40_001, 25);
+    site.customer.mouth("cust1")?.send(std::iter::repeat_n(frame.as_slice(), 200))?;
+    thread::sleep(Duration::from_millis(500));
+    for (child, expected) in ends.0.iter_mut().zip([20, 200]) {
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT)?;
+        ensure!(eventually(|| child.try_wait().is_ok_and(|status| status.is_some())), "it does not end");
+        let mut said = String::new();
+        child.stderr.take().context("no stderr")?.read_to_string(&mut said)?;
+        ensure!(child.wait()?.success(), "{said}");
+        assert!(said.ends_with(&format!("\n{expected} frames written, 0 lost\n")), "{said}");
+    }
     Ok(())
 }
 

@@ -68,6 +68,7 @@ fn reading(rows: Vec<Row>) -> Reading {
             interfaces: Vec::new(),
             totals: Vec::new(),
             submission: Vec::new(),
+            replies: Vec::new(),
             seen: Vec::new(),
         },
         seed: 7,
@@ -571,12 +572,29 @@ fn a_million_hours_stay_fast() -> Result<()> {
 }
 
 #[test]
+fn answers_to_attempts_make_no_hour_busier() -> Result<()> {
+    let (_directory, path) = place()?;
+    let because = |reason, row: Row| Row { key: Key { reason, ..row.key }, ..row };
+    // Twenty a minute, each answered; and more than thirty of which the answers alone come here.
+    let rows = vec![
+        because(Reason::WouldBlock, row(1, HOUR, 40)),
+        because(Reason::WouldReturnPath, row(1, HOUR, 40)),
+        because(Reason::WouldReturnPath, row(2, HOUR, 100)),
+    ];
+    Book::new(&config(&path)).record(&reading(rows), at(HOUR + 200))?;
+    let busy = Reader::open(&path)?.busy_hours(Span::ALL, 10, 30)?;
+    let found: Vec<(String, u64)> =
+        busy.iter().map(|hour| (hour.source.to_string(), hour.attempts)).collect();
+    ensure!(found == [("10.0.0.2/32".to_owned(), 50)], "{found:?}");
+    Ok(())
+}
+
+#[test]
 fn what_the_disk_refuses_is_said_once_and_filtering_goes_on() -> Result<()> {
     let (customer, edge) = (Namespace::new("customer")?, Namespace::new("edge")?);
     edge.veth("eth1", &customer, "cust1")?;
     let directory = tempfile::tempdir()?;
     let mut filter = Filter::new(&edge)?;
-    let persistent = Path::new("/var/lib/op25b").join(filter.pins().file_name().context("a name")?);
     let policy = |path: &Path| format!("{SITE}history: {{ path: {} }}\n", path.display());
     filter.start(&policy(directory.path()), &[])?;
     ensure!(
@@ -603,7 +621,6 @@ fn what_the_disk_refuses_is_said_once_and_filtering_goes_on() -> Result<()> {
     ensure!(packets(&path)? == [("203.0.113.10".to_owned(), 10, 5)]);
     ensure!(filter.said().matches("history: ").count() == 2, "{}", filter.said());
     filter.stop(Signal::SIGTERM)?;
-    fs::remove_dir_all(persistent)?;
     Ok(())
 }
 
@@ -643,13 +660,6 @@ count_submission: true
 struct Site<'n> {
     filter: Filter<'n>,
     history: PathBuf,
-    persistent: PathBuf,
-}
-
-impl Drop for Site<'_> {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.persistent);
-    }
 }
 
 /// `attempts` SYNs from a source to one server, each twice.
@@ -671,12 +681,7 @@ fn the_commands_agree_with_what_was_sent() -> Result<()> {
     edge.veth("eth1", &customer, "cust1")?;
     let directory = tempfile::tempdir()?;
     let filter = Filter::new(&edge)?;
-    let name = filter.pins().file_name().context("pins have a name")?.to_owned();
-    let mut site = Site {
-        filter,
-        history: directory.path().join("history.db"),
-        persistent: Path::new("/var/lib/op25b").join(name),
-    };
+    let mut site = Site { filter, history: directory.path().join("history.db") };
     let policy = format!("{SITE}history: {{ path: {}, keep_destinations: 7d }}\n", site.history.display());
     site.filter.start(&policy, &[])?;
     let mut frames = tries("203.0.113.10", "192.0.2.200", 5, 25)?;
@@ -709,7 +714,7 @@ fn the_commands_agree_with_what_was_sent() -> Result<()> {
     site.filter.stop(Signal::SIGKILL)?;
     agree(&site, "when it was killed")?;
 
-    let log = site.persistent.join("reads.log");
+    let log = site.filter.persistent().join("reads.log");
     let reads = fs::read_to_string(&log)?;
     ensure!(reads.lines().any(|line| line.ends_with("read history 203.0.113.0/24")), "{reads}");
     ensure!(fs::metadata(&log)?.permissions().mode() & 0o777 == 0o600);

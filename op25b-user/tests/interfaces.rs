@@ -184,6 +184,41 @@ fn one_that_is_away_when_the_daemon_starts_is_filtered_when_it_comes() -> Result
 }
 
 #[test]
+fn one_that_was_never_there_keeps_no_other_from_being_filtered() -> Result<()> {
+    for mode in MODES {
+        let site = site(1)?;
+        let mut filter = Filter::new(&site.edge)?;
+        let text = |names: &str| {
+            let ports: Vec<String> =
+                names.split(' ').map(|name| format!("{{name: {name}, attach: {mode}}}")).collect();
+            KURUME.replacen("[eth1]", &format!("[{}]", ports.join(", ")), 1)
+        };
+        let answer = filter.refused(&text("eth8 eth9"), &[])?;
+        assert!(answer.error()?.contains("eth8 does not exist"), "{mode}: {answer:?}");
+        assert!(!filter.pins().exists(), "{mode}: nothing was attached");
+
+        filter.start(&text("eth2 eth1 eth3"), &[])?;
+        for name in ["eth2", "eth3"] {
+            assert!(filter.said().contains(&format!("{name}: does not exist")), "{mode}: {}", filter.said());
+        }
+        assert_eq!(state(&filter)?, (Some(1), "partial".to_owned()), "{mode}");
+        assert_eq!(through(&site, "cust1")?, FILTERED, "{mode}");
+        // Now that a policy is in force, a name that is not there is a slip of the pen.
+        filter.policy(&text("eth2 eth1 eth4"))?;
+        assert!(filter.op25b(&["reload"])?.error()?.contains("eth4 does not exist"), "{mode}");
+        for name in ["eth2", "eth3"] {
+            site.edge.veth(name, &site.customer, &name.replace("eth", "cust"))?;
+            receive(&site, name)?;
+        }
+        assert!(filtered_again(&filter)? < SECOND, "{mode}");
+        assert_eq!(through(&site, "cust2")?, FILTERED, "{mode}");
+        filter.counts(&[(BLOCKED, 20, 20 * LENGTH)])?;
+        tidy(&filter)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_changed_while_one_is_away_is_what_it_finds() -> Result<()> {
     for mode in MODES {
         let site = site(1)?;

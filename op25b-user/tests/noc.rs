@@ -12,7 +12,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -363,8 +362,5 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
     // Readers need no daemon.
     assert_eq!(list(&json(&filter, &["top", "--once"])?, "sources")?.len(), outside.len());
     assert_eq!(total(&json(&filter, &["stats"])?, "blocked"), (packets, attempts));
-    let name = filter.pins();
-    let name = name.file_name().context("a name")?;
-    fs::remove_dir_all(Path::new("/var/lib/op25b").join(name))?;
     Ok(())
 }

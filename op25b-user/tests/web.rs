@@ -477,3 +477,49 @@ fn a_flood_from_everywhere_does_not_slow_the_page() -> Result<()> {
     ensure!(share < 0.25, "{share}");
     Ok(())
 }
+
+#[test]
+fn who_reads_what_customers_did_is_noted_and_detach_leaves_the_notes() -> Result<()> {
+    let (customer, edge) = site()?;
+    let filter = serving(&edge, "")?;
+    busy(&customer)?;
+    settled(&edge, 51)?;
+    for command in [
+        &["top", "--once", "--group", "residential"][..],
+        &["events", "--source", BOT],
+        &["capture", "--for", "1s", "--payload", "--write", "/dev/null/nowhere"],
+        &["stats"],
+        &["status"],
+    ] {
+        filter.op25b(command)?;
+    }
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("dropped.pcapng").display().to_string();
+    let answer = filter.op25b(&["capture", "--for", "1s", "--payload", "--write", &file])?;
+    ensure!(answer.code == Some(0), "{answer:?}");
+    for path in ["/", "/api/v1/sources", "/metrics", "/api/v1/stats"] {
+        get(&edge, path)?;
+    }
+    let log = filter.persistent().join("reads.log");
+    let noted = || -> Result<Vec<String>> {
+        let text = fs::read_to_string(&log)?;
+        Ok(text.lines().filter_map(|line| Some(line.split_once(" read ")?.1.to_owned())).collect())
+    };
+    let expected = [
+        "/api/v1/sources",
+        "top group \"residential\"",
+        &format!("events {BOT}"),
+        "capture with payload all sources",
+    ];
+    ensure!(noted()? == expected, "once a command, once a client and minute: {:#?}", noted()?);
+    let text = fs::read_to_string(&log)?;
+    ensure!(text.lines().next().is_some_and(|line| line.contains(" client=127.0.0.1 ")), "{text}");
+
+    for said in ["detached from eth1", "was not attached"] {
+        let answer = filter.op25b(&["detach"])?;
+        ensure!(answer.code == Some(0) && answer.stdout.contains(said), "{answer:?}");
+    }
+    ensure!(fs::read_to_string(&log)? == text);
+    ensure!(fs::read_dir(filter.persistent())?.count() == 1, "only the log of reads is left");
+    Ok(())
+}

@@ -1,25 +1,49 @@
 //! `op25b capture`: the first bytes of what is dropped, as a file for Wireshark.
 
-use std::time::{Duration, Instant};
+use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use pcap_file::DataLink;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::sleep,
+};
 
+use super::events::about;
 use crate::{
     capture::{Frame, Writer},
     cli,
     events::{Asked, Event, Line, connect},
+    history::note_read,
     instance::Instance,
     manifest::Manifest,
 };
 
-pub(super) fn capture(instance: &Instance, arguments: &cli::Capture) -> Result<()> {
+/// Lines that wait to be written; more wait in the daemon, which counts what it loses.
+const WAITING: usize = 64;
+
+pub(super) async fn capture(instance: &Instance, arguments: &cli::Capture) -> Result<()> {
     let manifest = Manifest::require(instance)?;
     let asked = Asked { capture_every: Some(arguments.every), snapshots: true };
+    // However it is ended, it says what it has written.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let lines = connect(instance, asked)?;
     let path = &arguments.write;
     let mut writer = Writer::create(path)?;
-    let (start, limit) = (Instant::now(), Duration::from(arguments.length));
+    let what = if arguments.payload { "capture with payload" } else { "capture" };
+    note_read(instance, what, &about(arguments.source.as_ref()));
+    let (sender, mut receiver) = mpsc::channel(WAITING);
+    thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let over = sleep(arguments.length.into());
+    tokio::pin!(over);
     eprintln!(
         "capturing one of {} dropped frames into {} for {}; Ctrl-C ends it sooner",
         arguments.every,
@@ -27,8 +51,15 @@ pub(super) fn capture(instance: &Instance, arguments: &cli::Capture) -> Result<(
         arguments.length
     );
     let (mut written, mut lost) = (0_u64, 0);
-    for line in lines {
-        let Ok(line) = line else { break };
+    while arguments.count.is_none_or(|count| written < count) {
+        let line = tokio::select! {
+            () = &mut over => break,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            line = receiver.recv() => line,
+        };
+        // The daemon has ended: so has this.
+        let Some(line) = line else { break };
         match serde_json::from_str(&line)? {
             Line::Lost { lost: more } => lost += more,
             Line::Event(event) => {
@@ -46,9 +77,6 @@ pub(super) fn capture(instance: &Instance, arguments: &cli::Capture) -> Result<(
                     written += 1;
                 }
             }
-        }
-        if start.elapsed() >= limit || arguments.count.is_some_and(|count| written >= count) {
-            break;
         }
     }
     writer.finish()?;

@@ -1,11 +1,11 @@
-//! `op25b detach`: removes everything that `run` made. Twice is fine.
+//! `op25b detach`: removes everything that `run` made, but the log of who has read what. Twice is fine.
 
 use std::collections::HashSet;
 
 use anyhow::Result;
 
 use super::print;
-use crate::{attach, document::Attach, durable, instance::Instance, manifest::Manifest, preflight};
+use crate::{attach, document::Attach, durable, history, instance::Instance, manifest::Manifest, preflight};
 
 pub(super) fn detach(instance: &Instance) -> Result<()> {
     if [instance.pins(), instance.state(), instance.persistent()].iter().any(|path| path.exists()) {
@@ -40,9 +40,10 @@ pub(super) fn detach(instance: &Instance) -> Result<()> {
     // Links that no manifest names come off with their pins.
     durable::remove_all(&instance.pins().join("links"))?;
     let mut was_there = false;
-    for directory in [instance.pins(), instance.state(), instance.persistent()] {
+    for directory in [instance.pins(), instance.state()] {
         was_there |= durable::remove_all(&directory)?;
     }
+    was_there |= durable::remove_all_but(&instance.persistent(), history::outlives)?;
     drop(lock);
     match (was_there, interfaces.is_empty()) {
         (false, _) => print(&format!("instance {} was not attached", instance.name())),

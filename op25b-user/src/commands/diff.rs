@@ -1,4 +1,4 @@
-//! `op25b diff`: what changes for whom between two policies.
+//! `op25b diff`: what changes for whom between two policies, or from what is in force to another.
 
 use std::path::Path;
 
@@ -7,11 +7,14 @@ use jiff::Timestamp;
 
 use super::{No, print, print_json};
 use crate::{
-    cli,
+    archive, cli,
     diff::{Differences, Fate, Side, addresses},
+    document,
     instance::Instance,
+    manifest::Manifest,
     policy::{Override, Policy},
     relays,
+    state::State,
 };
 
 /// Prefixes that are shown to people.
@@ -20,13 +23,50 @@ const SHOWN: usize = 8;
 pub(super) fn diff(instance: &Instance, arguments: &cli::Diff) -> Result<()> {
     let moment = arguments.at.unwrap_or_else(Timestamp::now);
     let read = |path: &Path| {
-        Policy::read(path, &Override::default()).map_err(|invalid| No::Input(invalid.to_string()))
+        Ok(Policy::read(path, &Override::default()).map_err(|invalid| No::Input(invalid.to_string()))?)
     };
-    let (old, new) = (read(&arguments.old)?, read(&arguments.new)?);
+    let old = arguments.old.as_deref().map_or_else(|| in_force(instance), read)?;
+    let new = read(&arguments.new)?;
     let situations = [&old, &new].map(|policy| relays::situation(instance, policy, moment));
     let side = |policy, situation| Side::new(policy, situation).map_err(|error| No::Input(error.to_string()));
     let differences = Differences::between(&side(&old, &situations[0])?, &side(&new, &situations[1])?);
     if arguments.output.json { print_json(&differences) } else { tell(&differences) }
+}
+
+/// The policy in force, from the text that is kept of it.
+fn in_force(instance: &Instance) -> Result<Policy> {
+    let manifest = Manifest::require(instance)?;
+    let Some(kept) = archive::find(instance, &manifest.hash) else {
+        let old = State::read(instance)?.unconfirmed.map_or_else(
+            || "its text is not kept; give OLD too, `op25b reload` keeps what it puts in force".to_owned(),
+            |trial| {
+                let path = document::printable(&trial.policy.display().to_string());
+                format!("it is {path}, on trial: give that as OLD, before the other")
+            },
+        );
+        return Err(No::Input(format!("the policy in force cannot be compared: {old}")).into());
+    };
+    // Its files lie beside the policy file, not beside what is kept.
+    let (text, place) = (kept.text()?, manifest.policy.display().to_string());
+    let policy = document::parse(&text, &place)
+        .map_err(|error| error.to_string())
+        .and_then(|document| {
+            let policy = Policy::from_document(document, &place, &text, &Override::default());
+            policy.map_err(|invalid| invalid.to_string())
+        })
+        .map_err(|why| {
+            No::Input(format!(
+                "the policy in force, kept as {}, cannot be used any more: {why}",
+                kept.path.display()
+            ))
+        })?;
+    if policy.hash != manifest.hash {
+        log::warn!(
+            "files that the policy in force names have changed since it took force: they are read as they are now, and \
+             what changes by them is not shown"
+        );
+    }
+    Ok(policy)
 }
 
 fn tell(differences: &Differences) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use ipnetwork::IpNetwork;
 use op25b_ebpf::verdict::Reason;
 
 use super::{No, name, print, top::reasons};
@@ -10,9 +11,10 @@ use crate::{
     cli,
     document::printable,
     events::{Asked, Event, Line, connect},
-    history::{Moment, zone},
+    history::{Moment, note_read, zone},
     instance::Instance,
     manifest::Manifest,
+    policy::short,
     sources::is_outside,
 };
 
@@ -24,6 +26,7 @@ pub(super) fn events(instance: &Instance, arguments: &cli::Events) -> Result<()>
         .unwrap_or_else(|| Reason::ALL.into_iter().filter(|reason| is_outside(*reason)).collect());
     let manifest = Manifest::require(instance)?;
     let zone = zone(&manifest.timezone);
+    note_read(instance, "events", &about(arguments.source.as_ref()));
     let lines = connect(instance, Asked::default())?;
     let start = Instant::now();
     let mut shown = 0;
@@ -55,6 +58,11 @@ pub(super) fn events(instance: &Instance, arguments: &cli::Events) -> Result<()>
         );
     }
     Ok(())
+}
+
+/// Whom they are about, for the log of reads.
+pub(super) fn about(source: Option<&IpNetwork>) -> String {
+    source.map_or_else(|| "all sources".to_owned(), short)
 }
 
 fn is_wanted(event: &Event, reasons: &[Reason], arguments: &cli::Events) -> bool {

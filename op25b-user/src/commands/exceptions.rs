@@ -66,13 +66,12 @@ pub(super) async fn exceptions(instance: &Instance, list: List, what: &cli::Exce
                 add.reason,
                 add.ticket.as_ref().map_or(String::new(), |ticket| format!(" ({ticket})")),
             );
-            change(instance, what.policy.as_deref(), why, |text, _| edit::add(text, list.key(), &entry)).await
+            change(instance, what, why, |text, _| edit::add(text, list.key(), &entry)).await
         }
         cli::ExceptionCommand::Remove { prefix } => {
             let prefix = exact(*prefix)?;
             let why = format!("{} remove {}", list.key(), short(&prefix));
-            let path = what.policy.as_deref();
-            change(instance, path, why, |text, policy| {
+            change(instance, what, why, |text, policy| {
                 edit::remove(text, list.key(), prefix).map_err(|error| match error {
                     EditError::Missing { key, prefix }
                         if list.of(policy).iter().any(|entry| entry.prefixes.contains(&prefix)) =>
@@ -95,17 +94,31 @@ pub(super) async fn exceptions(instance: &Instance, list: List, what: &cli::Exce
 /// Edits the policy file, and takes that back where it is not put in force.
 async fn change(
     instance: &Instance,
-    path_given: Option<&Path>,
+    what: &cli::Exceptions,
     why: String,
     edit: impl FnOnce(&str, &Policy) -> Result<String, EditError>,
 ) -> Result<()> {
-    let path = path(instance, path_given)?;
+    let path = path(instance, what.policy.as_deref())?;
+    // Until it is in force or taken back: of two at once the second edits what the first has left.
+    let _turn = durable::lock_directory_of(&path)?;
     let read = |text: &str, document| {
         Policy::from_document(document, &path.display().to_string(), text, &Override::default())
             .map_err(|invalid| No::Input(format!("{invalid}\nnothing was changed")))
     };
     let (document, text) = document::read(&path).map_err(|error| No::Input(error.to_string()))?;
     let before = read(&text, document)?;
+    let manifest = Manifest::read(instance)?.filter(|manifest| manifest.policy == path);
+    let reloads = manifest.is_some() && instance.is_running();
+    let pending = manifest.is_some_and(|manifest| manifest.hash != before.hash);
+    if reloads && pending && !what.with_pending_changes {
+        return Err(No::Input(format!(
+            "{path} or a file that it names is not as it is in force (edited and not reloaded, or on trial), and that \
+             would take force too; `op25b diff {path}` shows what it changes, `op25b reload` puts it in force first, \
+             --with-pending-changes does both at once; nothing was changed",
+            path = path.display()
+        ))
+        .into());
+    }
     let edited = edit(&text, &before).map_err(|error| No::Input(format!("{}: {error}", path.display())))?;
     let document = document::parse(&edited, &path.display().to_string())
         .map_err(|error| No::Input(error.to_string()))?;
@@ -113,9 +126,8 @@ async fn change(
     for warning in read(&edited, document)?.warnings.iter().filter(|warning| !known.contains(warning)) {
         log::warn!("{warning}");
     }
-    let in_force = Manifest::read(instance)?.is_some_and(|manifest| manifest.policy == path);
     durable::replace(&path, &edited)?;
-    if !in_force || !instance.is_running() {
+    if !reloads {
         return print(&format!("{}: {why}; not in force: no daemon runs with this policy", path.display()));
     }
     match control::ask(instance, Order::Reload { why: Some(why) }).await {

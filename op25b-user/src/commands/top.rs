@@ -15,8 +15,10 @@ use serde::Serialize;
 use super::{No, name, print, print_json, require_group};
 use crate::{
     cli,
+    history::note_read,
     instance::Instance,
     manifest::Manifest,
+    policy::short,
     preflight,
     reports::Thresholds,
     sources::{self, Filter, Source, is_outside},
@@ -45,6 +47,9 @@ pub(super) async fn top(instance: &Instance, arguments: &cli::Top) -> Result<()>
     preflight::check()?;
     let reasons = reasons(&arguments.reason)?;
     require_group(&manifest, arguments.group.as_deref())?;
+    let group = arguments.group.iter().map(|group| format!("group {group:?}"));
+    let about = group.chain(arguments.prefix.iter().map(short)).collect::<Vec<_>>().join(" ");
+    note_read(instance, "top", if about.is_empty() { "all sources" } else { &about });
     let filter = Filter { group: arguments.group.clone(), prefix: arguments.prefix };
     if !arguments.once && !arguments.output.json && io::stdout().is_terminal() {
         return live(instance, Options { reasons, filter, sort: arguments.sort, every }).await;

@@ -58,6 +58,8 @@ pub(super) struct Clients {
 
 struct Client {
     asked: Asked,
+    /// Dropped frames that it has not been given a sample of.
+    owed: u64,
     queue: SyncSender<Arc<Told>>,
     lost: Arc<AtomicU64>,
     gone: Arc<AtomicBool>,
@@ -94,7 +96,7 @@ impl Clients {
                 let _ = stream.shutdown(Shutdown::Both);
                 anyhow::bail!("{MOST} commands listen already");
             }
-            all.push(Client { asked, queue, lost: lost.clone(), gone: gone.clone() });
+            all.push(Client { asked, owed: 0, queue, lost: lost.clone(), gone: gone.clone() });
         }
         let done = hand_over(&stream, &events, &lost, asked);
         gone.store(true, Ordering::Relaxed);
@@ -108,10 +110,13 @@ impl Clients {
         all.is_empty()
     }
 
-    /// Gives an event to all that want its kind.
-    pub(super) fn give(&self, told: &Arc<Told>) {
-        for client in self.lock().iter() {
-            let wanted = if client.asked.capture_every.is_some() { told.sample } else { told.attempt };
+    /// Gives an event to all that want its kind; a sample stands for `every` dropped frames.
+    pub(super) fn give(&self, told: &Arc<Told>, every: u32) {
+        for client in self.lock().iter_mut() {
+            let wanted = match client.asked.capture_every {
+                Some(asked) => told.sample && due(&mut client.owed, asked, every),
+                None => told.attempt,
+            };
             if wanted && let Err(TrySendError::Full(_)) = client.queue.try_send(told.clone()) {
                 client.lost.fetch_add(1, Ordering::Relaxed);
             }
@@ -133,6 +138,18 @@ impl Clients {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether one that wants a sample of `asked` dropped frames gets this one, which stands for `every` of them: the kernel
+/// samples as often as the keenest wants.
+fn due(owed: &mut u64, asked: u32, every: u32) -> bool {
+    *owed += u64::from(every);
+    let due = *owed >= u64::from(asked);
+    if due {
+        // Before the kernel knows of one that wants more, less is owed than can be given.
+        *owed = (*owed - u64::from(asked)).min(u64::from(asked.saturating_sub(1)));
+    }
+    due
 }
 
 fn hand_over(
@@ -191,4 +208,22 @@ pub fn connect(instance: &Instance, asked: Asked) -> Result<Lines<BufReader<Unix
     line.push(b'\n');
     (&stream).write_all(&line).context("the daemon does not listen")?;
     Ok(BufReader::new(stream).lines())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::due;
+
+    #[test]
+    fn each_gets_its_own_rate() {
+        let given = |asked: u32, every: u32| {
+            let mut owed = 0;
+            (0..1000).filter(|_| due(&mut owed, asked, every)).count()
+        };
+        // Of a thousand samples, each of so many frames.
+        for (asked, every, expected) in [(1, 1, 1000), (10, 1, 100), (10, 4, 400), (3, 2, 666), (2, 5, 1000)]
+        {
+            assert_eq!(given(asked, every), expected, "one of {asked}, sampled one of {every}");
+        }
+    }
 }

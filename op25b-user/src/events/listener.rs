@@ -177,7 +177,7 @@ impl Ear {
                     };
                     if let Some(told) = decoder.decode(record) {
                         let told = Arc::new(told);
-                        clients.give(&told);
+                        clients.give(&told, source.every);
                         if let Some(syslog) = syslog.as_ref().filter(|_| told.attempt) {
                             syslog.give(&told);
                         }

@@ -16,7 +16,11 @@ use super::{
     reading::Row,
     schema::{self, bounds, moment, signed, stored, unsigned},
 };
-use crate::{commands::No, policy::short, sources::is_outside};
+use crate::{
+    commands::No,
+    policy::short,
+    sources::{is_outside, is_return_path},
+};
 
 /// What a group did in an hour for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -352,17 +356,21 @@ impl Reader {
     ///
     /// When it cannot be read.
     pub fn busy_hours(&self, span: Span, destinations: u64, attempts_per_minute: u64) -> Result<Vec<Sum>> {
-        let outside = Reason::ALL.into_iter().filter(|reason| is_outside(*reason));
-        let outside: Vec<String> = outside.map(|reason| (reason as u8).to_string()).collect();
-        // As of `sources::label`: what took less than a minute says nothing of the next.
+        let numbers = |these: fn(Reason) -> bool| {
+            let reasons = Reason::ALL.into_iter().filter(|reason| these(*reason));
+            reasons.map(|reason| (reason as u8).to_string()).collect::<Vec<_>>().join(", ")
+        };
+        // As of `sources::tried`, and of `sources::label`: what took less than a minute says nothing of the next.
         let sql = format!(
-            "SELECT source, length, customer, min(reason), sum(packets), sum(attempts) AS tried,
+            "SELECT source, length, customer, min(reason), sum(packets),
+                 coalesce(nullif(sum(attempts) FILTER (WHERE reason NOT IN ({answers})), 0), sum(attempts)) AS tried,
                  max(destinations) AS servers, min(first) AS began, max(last) AS ended
              FROM rows WHERE last >= ?1 AND first < ?2 AND {hour} >= ?5 AND {hour} < ?6 AND reason IN ({outside})
              GROUP BY hour, source, length, customer
              HAVING tried > 0 AND (servers >= ?3 OR tried * 60000.0 / max(60000, ended - began) >= ?4)",
             hour = hour_column(span),
-            outside = outside.join(", ")
+            outside = numbers(is_outside),
+            answers = numbers(is_return_path)
         );
         self.sum(
             &sql,

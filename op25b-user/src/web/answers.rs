@@ -1,6 +1,11 @@
 //! What is answered to which request.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -11,6 +16,7 @@ use hyper::{
 use jiff::Timestamp;
 use op25b_ebpf::verdict::Reason;
 use serde::Serialize;
+use tokio::task::spawn_blocking;
 
 use super::{
     metrics,
@@ -18,6 +24,7 @@ use super::{
     view::{MOST, View, Views},
     words::Language,
 };
+use crate::history::note_request;
 
 type Answer = Response<Full<Bytes>>;
 
@@ -41,10 +48,17 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// Sources that the API names unless told otherwise.
 const LIMIT: usize = 20;
 
+/// How long a client that reads what customers did is not noted again: a page that is open reads every five seconds.
+const NOTED: Duration = Duration::from_secs(60);
+/// Clients that are remembered for so long; of more than these each read is noted.
+const CLIENTS: usize = 4096;
+
 /// Answers requests.
 pub(super) struct Answers {
     views: Views,
     loopback: bool,
+    /// Who has been noted, and when.
+    noted: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 /// Why there is no answer.
@@ -52,13 +66,28 @@ struct Refusal(StatusCode, String);
 
 impl Answers {
     pub(super) fn new(views: Views, listen: SocketAddr) -> Self {
-        Self { views, loopback: listen.ip().is_loopback() }
+        Self { views, loopback: listen.ip().is_loopback(), noted: Mutex::default() }
     }
 
-    /// Answers one request.
-    pub(super) async fn answer<B: Body>(&self, request: &Request<B>) -> Answer {
+    /// Notes that a client reads what customers did.
+    fn note(&self, client: IpAddr, path: &'static str) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.retain(|_, at| at.elapsed() < NOTED);
+        if noted.contains_key(&client) {
+            return;
+        }
+        if noted.len() < CLIENTS {
+            noted.insert(client, Instant::now());
+        }
+        let instance = self.views.instance.clone();
+        // Nobody waits for the disk.
+        spawn_blocking(move || note_request(&instance, client, path));
+    }
+
+    /// Answers one request of a client.
+    pub(super) async fn answer<B: Body>(&self, request: &Request<B>, client: IpAddr) -> Answer {
         let path = request.uri().path();
-        let mut answer = match self.dispatch(request).await {
+        let mut answer = match self.dispatch(request, client).await {
             Ok(answer) => answer,
             Err(Refusal(status, why)) if path.starts_with("/api/") => {
                 with(status, JSON, serde_json::json!({ "error": why }).to_string())
@@ -73,7 +102,7 @@ impl Answers {
         answer
     }
 
-    async fn dispatch<B: Body>(&self, request: &Request<B>) -> Result<Answer, Refusal> {
+    async fn dispatch<B: Body>(&self, request: &Request<B>, client: IpAddr) -> Result<Answer, Refusal> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -89,7 +118,10 @@ impl Answers {
         }
         let query = request.uri().query().unwrap_or_default();
         match request.uri().path() {
-            "/" => self.page(query, request.headers()).await,
+            "/" => {
+                self.note(client, "/");
+                self.page(query, request.headers()).await
+            }
             "/page.css" => Ok(with(StatusCode::OK, "text/css; charset=utf-8", page::STYLE)),
             "/page.js" => Ok(with(StatusCode::OK, "text/javascript; charset=utf-8", page::SCRIPT)),
             "/metrics" => self.metrics().await,
@@ -98,7 +130,10 @@ impl Answers {
                 json(&self.now().await?.status)
             }
             "/api/v1/stats" => self.stats(&Query::read(query, &["reason", "group"])?).await,
-            "/api/v1/sources" => self.sources(Query::read(query, &["reason", "group", "limit"])?).await,
+            "/api/v1/sources" => {
+                self.note(client, "/api/v1/sources");
+                self.sources(Query::read(query, &["reason", "group", "limit"])?).await
+            }
             "/api/v1/history-trend" => self.trend(&Query::read(query, &["reason", "group"])?).await,
             _ => Err(Refusal(
                 StatusCode::NOT_FOUND,
@@ -222,7 +257,7 @@ fn is_own_host(host: &HeaderValue) -> bool {
     let Ok(authority) = host.parse::<hyper::http::uri::Authority>() else { return false };
     let name = authority.host();
     let address = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 fn unavailable(why: Arc<str>) -> Refusal {

@@ -31,6 +31,8 @@ pub(super) fn bars(trend: &[Trend], now: Timestamp) -> Vec<Bar> {
             for entry in trend.iter().filter(|entry| (hour..end).contains(&entry.hour)) {
                 match entry.reason.as_str() {
                     "blocked" | "quarantined" | "malformed" | "return-path" => bar.blocked += entry.attempts,
+                    // Answers to attempts that are counted.
+                    "would-return-path" => {}
                     reason if reason.starts_with("would-") => bar.would += entry.attempts,
                     _ => {}
                 }

@@ -506,6 +506,11 @@ impl<'n> Filter<'n> {
         Path::new("/run/op25b").join(&self.instance)
     }
 
+    /// The directory of what outlives a boot, by the manual.
+    pub(crate) fn persistent(&self) -> PathBuf {
+        Path::new("/var/lib/op25b").join(&self.instance)
+    }
+
     /// Writes its policy file.
     pub(crate) fn policy(&self, text: &str) -> Result<PathBuf> {
         fs::write(self.path(), text)?;
@@ -724,9 +729,10 @@ impl Drop for Filter<'_> {
             let _ = daemon.wait();
         }
         let _ = self.op25b(&["detach"]);
-        // For an op25b whose `detach` does not work.
+        // For an op25b whose `detach` does not work; the log of reads is left anyway.
         let _ = fs::remove_dir_all(self.pins());
         let _ = fs::remove_dir_all(self.state());
+        let _ = fs::remove_dir_all(self.persistent());
     }
 }
 

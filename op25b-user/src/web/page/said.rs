@@ -77,6 +77,7 @@ fn view(state: &'static str, groups: &[&str]) -> View {
         interfaces: Vec::new(),
         totals: Vec::new(),
         submission: Vec::new(),
+        replies: Vec::new(),
         seen: Vec::new(),
     };
     View { manifest, status, counted: Vec::new(), stats }
@@ -189,6 +190,7 @@ fn names_are_text_wherever_they_are_shown() {
         attached: false,
         program: 1,
         problem: Some(hostile()),
+        unanswered: Some(hostile()),
     }];
     view.stats.totals = vec![total(&hostile(), "blocked", "drop", 11)];
     let sources = SourcesView { top: vec![source(1, &hostile(), None)], ..nobody() };
