@@ -301,7 +301,9 @@ fn after_the_notice<P: Packet>(packet: &P, segment: &Segment, since: u32) -> Rep
 #[inline(always)]
 const fn is_addressable(found: Found, segment: &Segment) -> bool {
     let closed = Wrapping::SNAP.and(Wrapping::MPLS).and(Wrapping::SOFTWIRE);
-    found.wrapping().0 & closed.0 == 0 && segment.link <= craft::LONGEST_LINK && segment.link % 2 == 0
+    found.wrapping().0 & closed.0 == 0
+        && segment.link <= craft::LONGEST_LINK
+        && segment.link.is_multiple_of(2)
 }
 
 const _: () = {

@@ -50,7 +50,7 @@ pub fn extent<P: Packet>(packet: &P, found: Found) -> Option<Extent> {
     // A length of zero is a packet that segmentation offload will cut.
     let end = if declared == 0 { packet.length() } else { link + before + declared };
     let end = if end < FARTHEST { end } else { FARTHEST };
-    let data = if end > data_at { end - data_at } else { 0 };
+    let data = end.saturating_sub(data_at);
     Some(Extent { data: data as u32, end: end as u32 })
 }
 

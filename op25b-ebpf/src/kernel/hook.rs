@@ -15,7 +15,7 @@ use op25b_ebpf::{
     policy::Policy,
     reply::{
         Reply, Speaker,
-        craft::{self, Header, Rewrite},
+        craft::{self, Rewrite},
     },
     segment::{self, Extent},
     source::{Event, Mark, Tcp, is_syn},
@@ -32,7 +32,7 @@ use super::{
 
 /// The subprograms of one hook, and the frame that calls them.
 macro_rules! hook {
-    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $who:ident, $mark:ident, $submission:ident, $extent:ident, $choose:ident, $craft:ident, $turn:ident, $head:ident, $say:ident, $reply:ident) => {
+    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $who:ident, $mark:ident, $submission:ident, $extent:ident, $choose:ident, $craft:ident, $turn:ident, $put:ident, $say:ident, $reply:ident) => {
         impl Packet for $frame {
             #[inline(always)]
             fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -108,13 +108,9 @@ macro_rules! hook {
             }
 
             #[inline(always)]
-            fn head(&self, at: usize, header: Header) -> Option<()> {
-                let Header { ports_and_option, numbers, rest } = header;
-                if $head(self.context, at as u64, ports_and_option, numbers, rest) == 0 {
-                    None
-                } else {
-                    Some(())
-                }
+            fn put(&self, at: usize, length: usize, [first, second, third]: [u64; 3]) -> Option<()> {
+                let place = at as u64 | (length as u64) << 32;
+                if $put(self.context, place, first, second, third) == 0 { None } else { Some(()) }
             }
 
             #[inline(always)]
@@ -316,15 +312,9 @@ macro_rules! hook {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $head(
-            context: *mut $context,
-            at: u64,
-            ports_and_option: u64,
-            numbers: u64,
-            rest: u64,
-        ) -> u32 {
-            let header = Header { ports_and_option, numbers, rest };
-            u32::from(header.write(&$frame { context }, at as usize & FARTHEST).is_some())
+        extern "C" fn $put(context: *mut $context, place: u64, first: u64, second: u64, third: u64) -> u32 {
+            let (at, length) = (place as usize & FARTHEST, (place >> 32) as usize);
+            u32::from(craft::put(&$frame { context }, at, length, [first, second, third]).is_some())
         }
 
         #[unsafe(no_mangle)]
@@ -366,7 +356,7 @@ hook!(
     op25b_choose_xdp,
     op25b_craft_xdp,
     op25b_turn_xdp,
-    op25b_head_xdp,
+    op25b_put_xdp,
     op25b_say_xdp,
     op25b_reply_xdp
 );
@@ -388,7 +378,7 @@ hook!(
     op25b_choose_tc,
     op25b_craft_tc,
     op25b_turn_tc,
-    op25b_head_tc,
+    op25b_put_tc,
     op25b_say_tc,
     op25b_reply_tc
 );

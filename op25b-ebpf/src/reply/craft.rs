@@ -1,7 +1,7 @@
 //! Makes a blocked frame into the answer to it: the headers in front of IP stay, turned round; all else is new.
 
 use crate::{
-    address::{Address, Family},
+    address::Family,
     found::{Found, Wrapping},
     packet::Packet,
     segment::{Segment, flag},
@@ -42,9 +42,9 @@ pub trait Rewrite: Packet {
         turn(self, old, link)
     }
 
-    /// See [`Header::write`].
-    fn head(&self, at: usize, header: Header) -> Option<()> {
-        header.write(self, at)
+    /// See [`put`].
+    fn put(&self, at: usize, length: usize, words: [u64; 3]) -> Option<()> {
+        put(self, at, length, words)
     }
 
     /// See [`say`]; `number` is that of the text.
@@ -53,26 +53,16 @@ pub trait Rewrite: Packet {
     }
 }
 
-/// A TCP header in three registers, so that a BPF subprogram can write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// Both ports, and the option that names the largest segment; zero: none.
-    pub ports_and_option: u64,
-    /// Sequence number and acknowledgement.
-    pub numbers: u64,
-    /// Length and flags, window, checksum, and zero.
-    pub rest: u64,
-}
-
-impl Header {
-    /// Writes it at an offset of a frame.
-    #[inline(always)]
-    pub fn write<P: Rewrite>(self, packet: &P, at: usize) -> Option<()> {
-        let (ports, option) = ((self.ports_and_option >> 32) as u32, self.ports_and_option as u32);
-        packet.write(at, ports.to_be_bytes())?;
-        packet.write(at + 4, self.numbers.to_be_bytes())?;
-        packet.write(at + 12, self.rest.to_be_bytes())?;
-        if option == 0 { Some(()) } else { packet.write(at + TCP, option.to_be_bytes()) }
+/// Writes the first 16, 20 or 24 bytes of three words in network order: a header, in as many registers as a BPF
+/// subprogram takes.
+#[inline(always)]
+pub fn put<P: Rewrite>(packet: &P, at: usize, length: usize, [first, second, third]: [u64; 3]) -> Option<()> {
+    packet.write(at, first.to_be_bytes())?;
+    packet.write(at + 8, second.to_be_bytes())?;
+    match length {
+        20 => packet.write(at + 16, ((third >> 32) as u32).to_be_bytes()),
+        24 => packet.write(at + 16, third.to_be_bytes()),
+        _ => Some(()),
     }
 }
 
@@ -175,26 +165,19 @@ fn network<P: Rewrite>(packet: &P, segment: &Segment, length: usize) -> Option<(
             // The first 12 bytes but for the checksum: no options, do not fragment (RFC 791 §3.1, RFC 6864 §4.1).
             let sum =
                 0x4500 + u64::from(total) + 0x4000 + u64::from(u16::from_be_bytes([HOPS, PROTOCOL_TCP]));
-            let [c0, c1] = checksum(sum + words(source.low) + words(destination.low)).to_be_bytes();
-            let [t0, t1] = total.to_be_bytes();
-            let at = segment.link;
-            packet.write(at, [0x45, 0, t0, t1, 0, 0, 0x40, 0, HOPS, PROTOCOL_TCP, c0, c1])?;
-            packet.write(at + 12, (source.low as u32).to_be_bytes())?;
-            packet.write(at + 16, (destination.low as u32).to_be_bytes())
+            let sum = checksum(sum + words(source.low) + words(destination.low));
+            let first = 0x4500 << 48 | u64::from(total) << 32 | 0x4000;
+            let second =
+                u64::from(HOPS) << 56 | u64::from(PROTOCOL_TCP) << 48 | u64::from(sum) << 32 | source.low;
+            packet.put(segment.link, IPV4, [first, second, destination.low << 32])
         }
         Family::Ipv6 => {
-            let [l0, l1] = (length as u16).to_be_bytes();
-            packet.write(segment.link, [0x60, 0, 0, 0, l0, l1, PROTOCOL_TCP, HOPS])?;
-            ipv6(packet, segment.link + 8, source)?;
-            ipv6(packet, segment.link + 24, destination)
+            let first =
+                0x6000_u64 << 48 | (length as u64) << 16 | u64::from(PROTOCOL_TCP) << 8 | u64::from(HOPS);
+            packet.put(segment.link, 24, [first, source.high, source.low])?;
+            packet.put(segment.link + 24, 16, [destination.high, destination.low, 0])
         }
     }
-}
-
-#[inline(always)]
-fn ipv6<P: Rewrite>(packet: &P, at: usize, address: Address) -> Option<()> {
-    packet.write(at, address.high.to_be_bytes())?;
-    packet.write(at + 8, address.low.to_be_bytes())
 }
 
 #[inline(always)]
@@ -245,15 +228,10 @@ fn transport<P: Rewrite>(
         + words(u64::from(mss))
         + u64::from(text_sum);
 
-    let rest = u64::from(offset_and_flags) << 48 | u64::from(window) << 32 | u64::from(checksum(sum)) << 16;
-    packet.head(
-        at,
-        Header {
-            ports_and_option: u64::from(ports) << 32 | u64::from(mss),
-            numbers: u64::from(sequence) << 32 | u64::from(acknowledgement),
-            rest,
-        },
-    )
+    let first = u64::from(ports) << 32 | u64::from(sequence);
+    let second = u64::from(acknowledgement) << 32 | u64::from(offset_and_flags) << 16 | u64::from(window);
+    let third = u64::from(checksum(sum)) << 48 | u64::from(mss);
+    packet.put(at, TCP + option, [first, second, third])
 }
 
 /// Sum of the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1).
