@@ -29,6 +29,12 @@ pub trait Packet: Sized {
     /// Bytes of the whole frame, of which the last may be where [`Packet::read`] does not reach.
     fn length(&self) -> usize;
 
+    /// Whether all of it can be read.
+    #[inline(always)]
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     // The steps of the walk. The kernel overrides them to call subprograms: each is verified once, and what one
     // returns is unknown to the verifier, so that the ways through a frame add up instead of multiplying.
 

@@ -4,6 +4,7 @@
 pub mod craft;
 
 use crate::{
+    address::Family,
     cookie::Connection,
     found::{Found, Wrapping},
     packet::Packet,
@@ -94,7 +95,8 @@ pub enum Reply {
     Close = 8,
     /// RST, to an acknowledgement of what was never sent.
     InvalidCookie = 9,
-    /// No answer can be addressed: MPLS, SNAP, softwire, more VLAN tags than five; or the header is cut.
+    /// No answer can be addressed: MPLS, SNAP, softwire, more VLAN tags than five, a group of hosts, a fragment, IPv6
+    /// extension headers; or the header is cut, or says what is not so.
     Unaddressable = 10,
     /// The driver leaves no room for it.
     NoRoom = 11,
@@ -209,13 +211,13 @@ pub trait Speaker {
 #[inline(always)]
 pub fn choose<P: Packet>(packet: &P, found: Found, action: Verdict, speaker: &impl Speaker) -> Reply {
     let Some(segment) = Segment::read(packet, found) else { return Reply::Unaddressable };
-    if !is_addressable(found, &segment) {
+    if !is_addressable(packet, found, &segment) {
         return Reply::Unaddressable;
     }
     if segment.has(flag::RST) {
         return Reply::Silence;
     }
-    if !matches!(action, Verdict::Notice) {
+    if !matches!(action, Verdict::Notice) || !packet.is_whole() {
         return Reply::Reset;
     }
     if segment.has(flag::SYN) {
@@ -260,10 +262,8 @@ pub fn choose<P: Packet>(packet: &P, found: Found, action: Verdict, speaker: &im
 /// The client has heard our SYN, and nothing since.
 #[inline(always)]
 const fn before_the_notice(segment: &Segment, hangs_up: bool) -> Reply {
-    if segment.has(flag::FIN) {
-        Reply::Close
-    } else if hangs_up || segment.data != 0 {
-        // Who speaks before the server has greeted would not wait for an answer either.
+    if hangs_up || segment.data != 0 || segment.has(flag::FIN) {
+        // Who speaks, or has done, before the server has greeted would not wait for an answer either.
         Reply::LastNotice
     } else {
         Reply::Notice
@@ -297,13 +297,49 @@ fn after_the_notice<P: Packet>(packet: &P, segment: &Segment, since: u32) -> Rep
     }
 }
 
-/// Whether the headers in front of IP can be turned round.
+/// Whether an answer would reach who sent the frame, and nobody else.
 #[inline(always)]
-const fn is_addressable(found: Found, segment: &Segment) -> bool {
+fn is_addressable<P: Packet>(packet: &P, found: Found, segment: &Segment) -> bool {
     let closed = Wrapping::SNAP.and(Wrapping::MPLS).and(Wrapping::SOFTWIRE);
     found.wrapping().0 & closed.0 == 0
         && segment.link <= craft::LONGEST_LINK
         && segment.link.is_multiple_of(2)
+        && is_of_one_host(packet, segment).unwrap_or(false)
+        && is_bare(packet, found, segment).unwrap_or(false)
+}
+
+/// Not from or to a group of hosts, nor from a host to itself: RFC 1122 §4.2.3.10, RFC 9293 MUST-57.
+#[inline(always)]
+fn is_of_one_host<P: Packet>(packet: &P, segment: &Segment) -> Option<bool> {
+    let Connection { client, server, .. } = segment.connection;
+    let to_group = match segment.family {
+        // Multicast, reserved and broadcast.
+        Family::Ipv4 => server.low >= 0xe000_0000,
+        Family::Ipv6 => server.high >> 56 == 0xff,
+    };
+    // The lowest bit of the first byte of a MAC address.
+    let between_groups = if segment.link == 0 {
+        false
+    } else {
+        let [to, _]: [u8; 2] = packet.read(0)?;
+        let [from, _]: [u8; 2] = packet.read(6)?;
+        (to | from) & 1 != 0
+    };
+    let to_itself = client.high == server.high && client.low == server.low;
+    Some(!to_group && !between_groups && !to_itself)
+}
+
+/// TCP right behind its IP header, and all of it: no fragment is answered, nor what a routing header sent here.
+#[inline(always)]
+fn is_bare<P: Packet>(packet: &P, found: Found, segment: &Segment) -> Option<bool> {
+    const MORE_FRAGMENTS: u16 = 0x2000;
+    match segment.family {
+        Family::Ipv4 => {
+            let [_, protocol]: [u8; 2] = packet.read(segment.link + 8)?;
+            Some(packet.u16(segment.link + 6)? & MORE_FRAGMENTS == 0 && protocol == 6)
+        }
+        Family::Ipv6 => Some(found.transport_at() == segment.link + 40),
+    }
 }
 
 const _: () = {

@@ -50,8 +50,11 @@ pub fn extent<P: Packet>(packet: &P, found: Found) -> Option<Extent> {
     // A length of zero is a packet that segmentation offload will cut.
     let end = if declared == 0 { packet.length() } else { link + before + declared };
     let end = if end < FARTHEST { end } else { FARTHEST };
-    let data = end.saturating_sub(data_at);
-    Some(Extent { data: data as u32, end: end as u32 })
+    // Bytes that are not there, or belong to no packet, are no segment's.
+    if offset >> 4 < 5 || data_at > end || end > packet.length() {
+        return None;
+    }
+    Some(Extent { data: (end - data_at) as u32, end: end as u32 })
 }
 
 /// Bytes in front of an IP header, whose addresses the walk found.

@@ -29,7 +29,9 @@ pub type Logger = EbpfLogger<&'static dyn log::Log>;
 pub struct Place<'a> {
     port: &'a Port,
     interface: Interface,
-    /// Why nothing is answered there, though a group says so.
+    /// Whether blocked frames are answered there.
+    answers: bool,
+    /// Why not, though a group says so.
     unanswered: Option<String>,
 }
 
@@ -80,11 +82,12 @@ pub async fn places<'a>(
             ))
             .into());
         }
-        let unanswered = unanswered(policy, port, &interface.name).await;
+        let answers = policy.answers() && port.role.judges_customers();
+        let unanswered = if answers { unanswered(port.attach, &interface).await } else { None };
         if let Some(why) = &unanswered {
             log::warn!("{}: {why}", interface.name);
         }
-        places.push(Place { port, interface, unanswered });
+        places.push(Place { port, interface, answers: answers && unanswered.is_none(), unanswered });
     }
     // After a boot some come later; that none is there is another machine's policy.
     match places.first() {
@@ -96,18 +99,23 @@ pub async fn places<'a>(
 }
 
 /// Why blocked frames cannot be answered on an interface, where a group says that they are.
-async fn unanswered(policy: &Policy, port: &Port, name: &str) -> Option<String> {
-    if !policy.answers() || !port.role.judges_customers() {
-        return None;
-    }
-    match port.attach {
-        Attach::TcEgress => Some(UNANSWERED_ON_EGRESS.to_owned()),
-        Attach::Native if interface::strips_vlan(name).await => Some(format!(
-            "blocked frames are dropped and not answered: the driver takes VLAN tags off (rx-vlan-offload), so that \
-             answers would leave without them; `ethtool -K {name} rxvlan off`, then `op25b reload`"
-        )),
-        Attach::Native | Attach::Generic | Attach::TcIngress => None,
-    }
+pub(crate) async fn unanswered(attach: Attach, interface: &Interface) -> Option<String> {
+    let why = match attach {
+        Attach::TcIngress => return None,
+        Attach::TcEgress => return Some(UNANSWERED_ON_EGRESS.to_owned()),
+        _ if interface.index == 0 => "it is not there".to_owned(),
+        _ if interface.bond => "a bond does not say whether its members take VLAN tags off".to_owned(),
+        Attach::Native | Attach::Generic => match interface::strips_vlan(&interface.name).await {
+            Some(false) => return None,
+            Some(true) => format!(
+                "the driver takes VLAN tags off, so that answers would leave without them; `ethtool -K {} rxvlan off \
+                 rx-vlan-stag-hw-parse off` leaves them on",
+                interface.name
+            ),
+            None => "nobody can tell whether the driver takes VLAN tags off".to_owned(),
+        },
+    };
+    Some(format!("blocked frames are dropped and not answered: {why}"))
 }
 
 /// Puts compiled tables in force as the generation `manifest`, which names its interfaces from here on. When that
@@ -175,7 +183,7 @@ fn prepare(
 ) -> Result<Option<Logger>> {
     let generation = instance.generation(manifest.generation);
     let mut logger = None;
-    for Place { port, interface, unanswered } in places {
+    for Place { port, interface, answers, unanswered } in places {
         let counters = instance.counters(&interface.name, port.attach);
         let sources = instance.sources();
         for directory in [&counters, &generation, &sources] {
@@ -185,7 +193,7 @@ fn prepare(
         let constants = Constants {
             trace,
             seed: manifest.seed,
-            answers: policy.answers() && unanswered.is_none(),
+            answers: *answers,
             cookie_key: manifest.cookie_key,
             ..Constants::new(policy, port.role, link)
         };
@@ -202,6 +210,7 @@ fn prepare(
         let sampling = pinned(hook.sampling_program())?;
         pinned(hook.sibling())?;
         manifest.interfaces.push(manifest::Interface {
+            answers: *answers,
             unanswered: unanswered.clone(),
             ..manifest::Interface::new(port, interface, program, sampling)
         });

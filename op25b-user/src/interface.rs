@@ -5,7 +5,7 @@ use ethtool::{EthtoolAttr, EthtoolFeatureAttr};
 use futures_util::TryStreamExt as _;
 use nix::errno::Errno;
 use rtnetlink::packet_route::{
-    link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     tc::{TcAttribute, TcFilterBpfOption, TcOption},
 };
 
@@ -24,6 +24,8 @@ pub struct Interface {
     pub xdp: Option<u32>,
     /// Whether its frames start with an Ethernet header; ppp, tun and wireguard have none.
     pub ethernet: bool,
+    /// Whether it is a bond: what its members do is not said of it.
+    pub bond: bool,
     /// Packets that arrived since it exists.
     pub received: u64,
     /// Packets that left since it exists.
@@ -71,6 +73,9 @@ fn read(message: LinkMessage) -> Interface {
             LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
             LinkAttribute::Stats64(stats) => {
                 (interface.received, interface.sent) = (stats.rx_packets, stats.tx_packets);
+            }
+            LinkAttribute::LinkInfo(infos) => {
+                interface.bond = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bond)));
             }
             LinkAttribute::Xdp(attributes) => interface.xdp = xdp_program(&attributes),
             _ => {}
@@ -130,21 +135,23 @@ pub async fn classifiers(index: u32, ingress: bool) -> Result<Vec<u32>> {
         .collect())
 }
 
-/// Whether the NIC takes VLAN tags off arriving frames. Drivers that do not say so don't.
-pub async fn strips_vlan(name: &str) -> bool {
-    let Ok((connection, mut handle, _)) = ethtool::new_connection() else { return false };
+/// Whether the NIC takes VLAN tags off arriving frames; `None` where it cannot be asked.
+pub async fn strips_vlan(name: &str) -> Option<bool> {
+    let (connection, mut handle, _) = ethtool::new_connection().ok()?;
     let connection = tokio::spawn(connection);
     let features: Result<Vec<_>, _> = match handle.feature().get(Some(name)).execute().await {
         Ok(messages) => messages.try_collect().await,
         Err(error) => Err(error),
     };
     connection.abort();
-    features.is_ok_and(|messages| {
-        messages.iter().flat_map(|message| &message.payload.nlas).any(|attribute| match attribute {
-            EthtoolAttr::Feature(EthtoolFeatureAttr::Active(bits)) => {
-                bits.iter().any(|bit| bit.name == "rx-vlan-hw-parse" && bit.value)
-            }
-            _ => false,
-        })
-    })
+    let features = features.ok()?;
+    Some(features.iter().flat_map(|message| &message.payload.nlas).any(|attribute| match attribute {
+        EthtoolAttr::Feature(EthtoolFeatureAttr::Active(bits)) => {
+            bits.iter().any(|bit| STRIPPING.contains(&bit.name.as_str()) && bit.value)
+        }
+        _ => false,
+    }))
 }
+
+/// What the kernel calls taking tags off, those of 802.1Q and of 802.1ad.
+const STRIPPING: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];

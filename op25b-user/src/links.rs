@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     attach::{self, Hook},
+    generation,
     instance::Instance,
     interface::{self, Interface},
     manifest::{self, Manifest},
@@ -88,16 +89,19 @@ async fn attach_one(
     if interface.ethernet != known.ethernet {
         return Ok(Found::OtherKind);
     }
+    // The driver may do something else with VLAN tags than when the program was made.
+    let other_kind = (known.answers || known.unanswered.is_some())
+        && generation::unanswered(known.mode, &interface).await != known.unanswered;
     let running = attach::programs(&interface, &known.name, known.mode).await?;
     // The number alone does not say that it is the same one.
     if interface.index == known.index && running.iter().any(|program| known.runs(*program)) {
-        return Ok(Found::AsBefore);
+        return Ok(if other_kind { Found::OtherKind } else { Found::AsBefore });
     }
     attach::attach(instance, generation, &interface, known.mode, &running)?;
     let took = noticed.elapsed().as_secs_f64() * 1e3;
     log::warn!("{}: is there anew; attached {took:.1} ms after it was noticed", known.name);
     known.index = interface.index;
-    Ok(Found::Changed)
+    Ok(if other_kind { Found::OtherKind } else { Found::Changed })
 }
 
 /// An interface that was renamed takes its pins along, so that it is neither attached twice nor left behind.

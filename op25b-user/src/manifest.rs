@@ -91,7 +91,10 @@ pub struct Interface {
     pub program: u32,
     /// The kernel's number of its sampling twin.
     pub sampling_program: u32,
-    /// Why blocked frames are not answered there, though a group says so.
+    /// Whether blocked frames are answered there.
+    #[serde(default)]
+    pub answers: bool,
+    /// Why not, though a group says so.
     #[serde(default)]
     pub unanswered: Option<String>,
 }
@@ -342,6 +345,7 @@ impl Interface {
             hook: Hook::of(port.attach),
             program,
             sampling_program,
+            answers: false,
             unanswered: None,
         }
     }

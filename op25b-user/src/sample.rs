@@ -109,7 +109,7 @@ pub async fn take(instance: &Instance, manifest: &Manifest, duration: Duration) 
             received: after.received.saturating_sub(before.received),
             seen: name_seen(&packets),
             strips_vlan: matches!(interface.mode, Attach::Native | Attach::Generic)
-                && interface::strips_vlan(&interface.name).await,
+                && interface::strips_vlan(&interface.name).await == Some(true),
         });
     }
     Ok(samples)

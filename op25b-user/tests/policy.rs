@@ -81,7 +81,7 @@ fn a_notice_is_what_the_operator_says() {
         let bytes: Vec<u8> = text.words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let sent = String::from_utf8(bytes[..text.length as usize].to_vec()).unwrap();
         assert_eq!(sent.trim_end_matches(['\r', '\n', ' ']), notice.line);
-        assert!(sent.ends_with("\r\n") && sent.len() % 2 == 0 && sent.len() <= 150, "{sent:?}");
+        assert!(sent.ends_with("\r\n") && sent.len().is_multiple_of(2) && sent.len() <= 150, "{sent:?}");
         (notice.line, notice.hangs_up)
     };
     let url = "https://www.example.jp/op25b";

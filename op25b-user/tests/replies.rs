@@ -27,7 +27,9 @@ use op25b_ebpf::{
 };
 
 use crate::{
-    frames::{Ethernet, Extension, Ipv4, Ipv6, Mpls, Piece, Pppoe, Snap, Tcp, Vlan, extension, flag},
+    frames::{
+        Ethernet, Extension, Ipv4, Ipv6, MORE_FRAGMENTS, Mpls, Piece, Pppoe, Snap, Tcp, Vlan, extension, flag,
+    },
     ways::{ENTRIES, Entry, Kernel, Office, say},
 };
 
@@ -41,8 +43,8 @@ const KEY: Key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
 const TEXT: &str = "outbound port 25 is blocked (OP25B). Use port 587 or 465 with SMTP AUTH.";
 const LINE: &str = "554 5.7.1 Internet Kurume: outbound port 25 is blocked (OP25B). Use port 587 or 465 with SMTP AUTH. \
                     https://www.example.jp/op25b";
-const COMMAND: &str = "503 5.5.1 Mail is not accepted here; QUIT\r\n";
-const GOODBYE: &str = "221 2.0.0 Bye\r\n";
+const COMMAND: &str = "503 5.5.1 Mail is not accepted here; QUIT";
+const GOODBYE: &str = "221 2.0.0 Bye";
 
 fn office(action: &str, reply: u16) -> Office {
     Office::of(&format!(
@@ -79,11 +81,14 @@ struct Voice<'a> {
     tables: &'a Tables,
     hangs_up: bool,
     ago: u32,
+    /// Instead of the clock's.
+    moment: Option<u64>,
 }
 
 impl Speaker for Voice<'_> {
     fn cookie(&self, connection: &Connection, before: bool) -> u32 {
-        let period = ((now() >> AGE) as u32).wrapping_sub(self.ago + u32::from(before));
+        let now = self.moment.unwrap_or_else(now);
+        let period = ((now >> AGE) as u32).wrapping_sub(self.ago + u32::from(before));
         cookie(KEY, connection.words(period))
     }
 
@@ -110,7 +115,7 @@ impl Packet for Draft {
 }
 
 impl Rewrite for Draft {
-    fn resize(&self, length: usize) -> Option<usize> {
+    fn resize(&self, length: usize, _: usize) -> Option<usize> {
         let mut frame = self.0.borrow_mut();
         let more = length.saturating_sub(frame.len());
         frame.truncate(length);
@@ -212,11 +217,10 @@ fn reset(name: &'static str, segment: Tcp, reply: Reply) -> Case {
 /// The whole conversation, and all that can go wrong in it; `cookie` is the number that our SYN had.
 fn cases(cookie: u32, hangs_up: bool) -> Vec<Case> {
     let client = 0xffff_fff0_u32;
-    let notice = format!("{}{LINE}\r\n", if LINE.len() % 2 == 0 { "" } else { "" });
-    let notice = if hangs_up { notice.replace("554 5.7.1", "421 4.7.1") } else { notice };
-    let notice = if LINE.len() % 2 == 0 { notice } else { notice.replace("\r\n", " \r\n") };
-    let command = if COMMAND.len() % 2 == 0 { COMMAND.to_owned() } else { COMMAND.replace("\r\n", " \r\n") };
-    let goodbye = if GOODBYE.len() % 2 == 0 { GOODBYE.to_owned() } else { GOODBYE.replace("\r\n", " \r\n") };
+    // A blank makes the number of bytes even.
+    let even = |line: &str| format!("{line}{}\r\n", if line.len() % 2 == 0 { "" } else { " " });
+    let line = if hangs_up { LINE.replace("554 5.7.1", "421 4.7.1") } else { LINE.to_owned() };
+    let (notice, command, goodbye) = (even(&line), even(COMMAND), even(GOODBYE));
     let heard = |bytes: usize| cookie.wrapping_add(1 + bytes as u32);
     let (greeted, told) = (heard(0), heard(notice.len()));
     let tcp = |acknowledgement| Tcp::mail().flags(ACK).numbers(client.wrapping_add(1), acknowledgement);
@@ -263,7 +267,7 @@ fn cases(cookie: u32, hangs_up: bool) -> Vec<Case> {
             Reply::LastNotice,
             (last, &notice),
         ),
-        said("fin_before_the_notice", tcp(greeted).flags(FIN | ACK), Reply::Close, (FIN | ACK, "")),
+        said("fin_before_the_notice", tcp(greeted).flags(FIN | ACK), Reply::LastNotice, (last, &notice)),
         silent("window_zero", tcp(greeted).window(0), Reply::Silence),
         reset("window_below_the_notice", tcp(greeted).window(notice.len() as u16 - 1), Reply::Reset),
         said(
@@ -461,7 +465,7 @@ const fn returned(entry: &Entry) -> u32 {
 fn every_case(action: Verdict, hangs_up: bool, cases: impl Fn(u32) -> Vec<Case>) {
     settle();
     let office = office(action.name(), if hangs_up { 421 } else { 554 });
-    let host = Host { voice: Voice { tables: &office.tables, hangs_up, ago: 0 }, action };
+    let host = Host { voice: Voice { tables: &office.tables, hangs_up, ago: 0, moment: None }, action };
     let group = office.group(Some("residential"));
     let mut frames = 0;
     for entry in ENTRIES.iter().filter(|entry| entry.is_here()) {
@@ -581,10 +585,12 @@ fn cookies_are_siphash() {
 fn a_cookie_is_taken_for_one_period_more_and_no_longer() {
     settle();
     let office = office("notice", 554);
-    let now =
-        Host { voice: Voice { tables: &office.tables, hangs_up: false, ago: 0 }, action: Verdict::Notice };
+    let now = Host {
+        voice: Voice { tables: &office.tables, hangs_up: false, ago: 0, moment: None },
+        action: Verdict::Notice,
+    };
     for (ago, reply) in [(0, Reply::Notice), (1, Reply::Notice), (2, Reply::InvalidCookie)] {
-        let then = Voice { tables: &office.tables, hangs_up: false, ago };
+        let then = Voice { tables: &office.tables, hangs_up: false, ago, moment: None };
         let syn = Ip::V4.wrap(Tcp::mail()).frame();
         let found = Host::parse(Link::Ethernet, &syn);
         let segment = op25b_ebpf::segment::Segment::read(&syn.as_slice(), found).unwrap();
@@ -604,12 +610,43 @@ fn what_cannot_be_addressed_is_dropped() {
     // Tags of VLAN 0, of which Linux takes any number.
     let plain = v4().frame();
     let eight = [&plain[..12], &[0x81, 0, 0, 0].repeat(8), &plain[12..]].concat();
+    let behind = |extension: Extension| {
+        let inside = Tcp::mail().within(extension);
+        inside.within(Ipv6::new("2001:db8:1000:aa::9", "2001:db8:ffff::25")).frame()
+    };
+    let ipv4 = || Ipv4::new("203.0.113.9", "198.51.100.25");
+    let with = |at: usize, byte: u8| {
+        let mut frame = v4().frame();
+        frame[at] = byte;
+        frame
+    };
     let cases = [
         ("mpls", v4().within(Mpls(1)).frame()),
         ("snap", v4().within(Snap).frame()),
         ("compressed_ppp_protocol", v6().within(Pppoe::Compressed).frame()),
         ("eight_priority_tags", eight),
         ("cut_tcp_header", v4().frame()[..14 + 20 + 8].to_vec()),
+        ("first_fragment", Tcp::mail().within(ipv4().fragment(MORE_FRAGMENTS)).frame()),
+        ("ipv6_first_fragment", behind(Extension::fragment(0, true))),
+        ("ipv6_atomic_fragment", behind(Extension::fragment(0, false))),
+        ("ipv6_routing_header", behind(Extension::new(extension::ROUTING))),
+        ("ipv6_destination_options", behind(Extension::new(extension::DESTINATION_OPTIONS).bytes(24))),
+        (
+            "authentication_header",
+            Tcp::mail().within(Extension::new(extension::AUTHENTICATION)).within(ipv4()).frame(),
+        ),
+        ("from_a_group_of_stations", with(6, 0xff)),
+        ("to_a_group_of_stations", with(0, 0x33)),
+        ("to_a_multicast_address", Tcp::mail().within(Ipv4::new("203.0.113.9", "224.0.0.1")).frame()),
+        ("to_broadcast", Tcp::mail().within(Ipv4::new("203.0.113.9", "255.255.255.255")).frame()),
+        (
+            "to_an_ipv6_multicast_address",
+            Tcp::mail().within(Ipv6::new("2001:db8:1000:aa::9", "ff02::1")).frame(),
+        ),
+        ("to_itself", Tcp::mail().within(Ipv4::new("203.0.113.9", "203.0.113.9")).frame()),
+        ("tcp_in_the_padding", Tcp::mail().within(ipv4().total_length(24)).frame()),
+        ("packet_longer_than_its_frame", Tcp::mail().within(ipv4().total_length(1500)).frame()),
+        ("header_of_four_words", with(14 + 20 + 12, 0x40)),
     ];
     for (name, frame) in cases {
         for entry in ENTRIES.iter().filter(|entry| {
@@ -627,14 +664,14 @@ fn what_cannot_be_addressed_is_dropped() {
     // Never answered, and not even asked: quarantined, malformed; nobody's and other ports pass.
     let replies = kernel.replies().unwrap();
     let quarantined = Tcp::mail().within(Ipv4::new("203.0.113.66", "198.51.100.25")).frame();
-    let first_fragment = v6().within(Ipv6::new("2001:db8:1000:aa::9", "2001:db8:ffff::25")).frame();
+    let ipv6_in_ipv6 = v6().within(Ipv6::new("2001:db8:1000:aa::9", "2001:db8:ffff::25")).frame();
     let malformed = Ip::V4.wrap(Tcp::mail()).frame()[..14 + 20 + 2].to_vec();
     let relay = Tcp::mail().within(Ipv4::new("203.0.113.9", "192.0.2.25")).frame();
     let submission = Ip::V4.wrap(Tcp::new(40_000, 587)).frame();
     let nobody = Tcp::mail().within(Ipv4::new("198.18.0.9", "198.51.100.25")).frame();
     for (name, frame, action) in [
         ("quarantined", quarantined, 1),
-        ("ipv6_in_ipv6", first_fragment, 2),
+        ("ipv6_in_ipv6", ipv6_in_ipv6, 2),
         ("malformed", malformed, 1),
         ("relay", relay, 2),
         ("submission", submission, 2),
@@ -649,18 +686,13 @@ fn what_cannot_be_addressed_is_dropped() {
 fn headers_that_are_in_the_way_are_left_out_of_the_answer() {
     settle();
     let office = office("notice", 554);
-    let host =
-        Host { voice: Voice { tables: &office.tables, hangs_up: false, ago: 0 }, action: Verdict::Notice };
+    let host = Host {
+        voice: Voice { tables: &office.tables, hangs_up: false, ago: 0, moment: None },
+        action: Verdict::Notice,
+    };
     let kernel = kernel(&office, Link::Ethernet, false, &[program::XDP, program::TC]);
     let frames = [
         ("ipv4_options", Tcp::mail().within(Ipv4::new("203.0.113.9", "198.51.100.25").options(24)).frame()),
-        (
-            "ipv6_destination_options",
-            Tcp::mail()
-                .within(Extension::new(extension::DESTINATION_OPTIONS).bytes(24))
-                .within(Ipv6::new("2001:db8:1000:aa::9", "2001:db8:ffff::25"))
-                .frame(),
-        ),
         ("a_long_segment", Ip::V4.wrap(Tcp::mail().flags(ACK).payload(&[b'x'; 1400])).frame()),
         ("padding", Ip::V4.wrap(Tcp::mail()).frame().into_iter().chain([0xaa; 40]).collect()),
     ];
@@ -723,8 +755,19 @@ fn one_source_is_answered_as_often_as_it_may_be_and_no_more() {
     assert_eq!(kernel.run(program::XDP, &other).unwrap(), 3);
 }
 
+/// The calling thread: what an interface may answer is counted by processor.
+fn stay_on_one_processor() {
+    // SAFETY: a set of bits, for which zero is a value; the kernel reads it.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(0, &mut set);
+        assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set), 0);
+    }
+}
+
 #[test]
 fn many_sources_are_answered_as_often_as_an_interface_may() {
+    stay_on_one_processor();
     let office = office("notice", 554);
     let kernel = kernel(&office, Link::Ethernet, false, &[program::XDP]);
     let start = now();
@@ -736,11 +779,13 @@ fn many_sources_are_answered_as_often_as_an_interface_may() {
         answered += u64::from(kernel.run(program::XDP, &frame).unwrap() == 3);
     }
     let seconds = (now() - start) as f64 / 1e9;
-    let processors = thread::available_parallelism().unwrap().get() as f64;
-    let most = ((2_002.0 + seconds * 20_000.0) * processors) as u64;
+    // Two ticks of the clock more.
+    let most = (2_400.0 + seconds * 20_000.0) as u64;
     say(&format!("replies: 10000 sources: {answered} SYNs answered in {seconds:.3} s, at most {most}"));
     assert!((2_000..=most).contains(&answered), "{answered}, at most {most}");
     let replies = kernel.replies().unwrap();
+    // Where the machine is fast enough to meet the limit at all.
+    assert!(replies[Reply::InterfaceLimit as usize] > 0 || seconds > 0.3, "{seconds} s");
     // The accounts that a test's object has room for are fewer than the sources: each comes anew.
     assert_eq!(replies[Reply::SynAck as usize] + replies[Reply::InterfaceLimit as usize], 10_000);
 }
@@ -748,8 +793,10 @@ fn many_sources_are_answered_as_often_as_an_interface_may() {
 #[test]
 fn guessed_acknowledgements_get_no_notice() {
     let office = office("notice", 554);
-    let host =
-        Host { voice: Voice { tables: &office.tables, hangs_up: false, ago: 0 }, action: Verdict::Notice };
+    let host = Host {
+        voice: Voice { tables: &office.tables, hangs_up: false, ago: 0, moment: Some(5 << AGE) },
+        action: Verdict::Notice,
+    };
     let frame = Ip::V4.wrap(Tcp::mail().flags(ACK)).frame();
     let at = 14 + 20;
     let mut guess = 0x2545_f491_4f6c_dd1d_u64;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use aya::Ebpf;
+use aya::{Ebpf, util::KernelVersion};
 use aya_obj::{Object, generated::bpf_insn};
 use op25b::{
     document,
@@ -90,8 +90,12 @@ mod words {
     }
 }
 
-/// The budget, so that replies will fit too.
-const INSTRUCTIONS: u32 = 100_000;
+/// The budget, a tenth of what the kernel allows. Verifiers before that of Linux 6.12 come to the same place in more
+/// states that they take for different ones.
+fn budget() -> u32 {
+    let recent = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 12, 0));
+    if recent { 100_000 } else { 200_000 }
+}
 
 const POLICY: &str = r#"
 version: 1
@@ -135,6 +139,7 @@ fn every_program_passes_the_verifier_within_the_budget_whatever_its_constants() 
                     softwire,
                     submission: true,
                     answers: true,
+                    hangs_up: link == Link::Ip,
                     trace,
                     ..Constants::bare(role, link)
                 };
@@ -151,7 +156,7 @@ fn every_program_passes_the_verifier_within_the_budget_whatever_its_constants() 
         println!(
             "verifier: {name}: {verified} instructions verified, {translated} loaded, at most; stack {stack}"
         );
-        assert!(verified <= INSTRUCTIONS, "{name}: {verified} instructions, {INSTRUCTIONS} are the budget");
+        assert!(verified <= budget(), "{name}: {verified} instructions, {} are the budget", budget());
     }
 }
 

@@ -183,14 +183,22 @@ pub(crate) fn run(keep: Option<&Path>) -> Result<()> {
     filter.detach()?;
 
     progress("starting it again with a policy that tells customers why (action: notice)");
-    let log = folder.path().join("op25b-notice.log");
     let notice = make_notice(folder.path())?;
-    let filter = Filter::start(&lab, EDGE, &op25b, &notice, &[CUSTOMER, STATIC_CUSTOMER], &log)?;
+    for interface in [CUSTOMER, STATIC_CUSTOMER] {
+        // Answers leave with the VLAN tags that a driver leaves on a frame.
+        let mut ethtool = lab.command(EDGE, "ethtool");
+        exec(ethtool.args(["-K", interface, "rxvlan", "off", "rx-vlan-stag-hw-parse", "off"]))?;
+    }
+    let second_log = folder.path().join("op25b-notice.log");
+    let filter = Filter::start(&lab, EDGE, &op25b, &notice, &[CUSTOMER, STATIC_CUSTOMER], &second_log)?;
     try_all(&lab, &told(), "op25b that tells", &outside, &mut report)?;
     filter.detach()?;
 
     report.conclude().inspect_err(|_| {
-        eprintln!("{}\n{}\n{}", crate::lab::last_lines(&log), relay.last_lines(), outside.last_lines());
+        for log in [&log, &second_log] {
+            eprintln!("{}", crate::lab::last_lines(log));
+        }
+        eprintln!("{}\n{}", relay.last_lines(), outside.last_lines());
     })
 }
 

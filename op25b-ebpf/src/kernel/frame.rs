@@ -104,10 +104,16 @@ impl XdpFrame {
         self.at_hand() as usize
     }
 
+    /// Whether it has one buffer.
+    #[inline(always)]
+    pub(super) fn is_whole(&self) -> bool {
+        self.length() as u64 == self.at_hand()
+    }
+
     /// Makes the frame `length` bytes long: shorter at its tail, longer at its head, where drivers leave room. Where
     /// the old first byte lies then.
     #[inline(always)]
-    pub(super) fn resize(&self, length: usize) -> Option<usize> {
+    pub(super) fn resize(&self, length: usize, _: usize) -> Option<usize> {
         let more = length as i32 - self.length() as i32;
         // SAFETY: as in `bounds`; nothing that points into the frame is kept.
         let result = unsafe {
@@ -221,10 +227,26 @@ impl TcFrame {
 
     /// Makes the frame `length` bytes long, at its tail.
     #[inline(always)]
-    pub(super) fn resize(&self, length: usize) -> Option<usize> {
+    pub(super) fn resize(&self, length: usize, kept: usize) -> Option<usize> {
+        // Merged segments, and frames whose checksum is left to the hardware: it would be made over what is written
+        // here. The kernel cuts no frame before the place of such a checksum.
         // SAFETY: as in `bounds`; nothing that points into the frame is kept.
-        let result = unsafe { bpf_skb_change_tail(self.context, length as u32, 0) };
+        let result = unsafe {
+            if (*self.context).gso_size != 0 {
+                return None;
+            }
+            match bpf_skb_change_tail(self.context, kept as u32, 0) {
+                0 => bpf_skb_change_tail(self.context, length as u32, 0),
+                refused => refused,
+            }
+        };
         if result == 0 { Some(0) } else { None }
+    }
+
+    /// All of it can be read, from the pages too.
+    #[inline(always)]
+    pub(super) fn is_whole(&self) -> bool {
+        true
     }
 
     /// Overwrites the `N` bytes at `offset`.

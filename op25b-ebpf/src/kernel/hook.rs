@@ -55,6 +55,11 @@ macro_rules! hook {
             }
 
             #[inline(always)]
+            fn is_whole(&self) -> bool {
+                self.is_whole()
+            }
+
+            #[inline(always)]
             fn walk(&self, _: impl Look) -> Found {
                 Found($walk(self.context))
             }
@@ -93,8 +98,8 @@ macro_rules! hook {
 
         impl Rewrite for $frame {
             #[inline(always)]
-            fn resize(&self, length: usize) -> Option<usize> {
-                self.resize(length)
+            fn resize(&self, length: usize, kept: usize) -> Option<usize> {
+                self.resize(length, kept)
             }
 
             #[inline(always)]
@@ -103,8 +108,10 @@ macro_rules! hook {
             }
 
             #[inline(always)]
-            fn turn(&self, old: usize, link: usize) -> Option<()> {
-                if $turn(self.context, old as u64, link as u64) == 0 { None } else { Some(()) }
+            fn turn(&self, link: craft::Link, (blank, end): (usize, usize)) -> Option<()> {
+                let place = link.old as u64 | (link.bytes as u64) << 32;
+                let blank = blank as u64 | (end as u64) << 32;
+                if $turn(self.context, place, link.pppoe as u64, blank) == 0 { None } else { Some(()) }
             }
 
             #[inline(always)]
@@ -305,9 +312,11 @@ macro_rules! hook {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $turn(context: *mut $context, old: u64, link: u64) -> u32 {
-            let (old, link) = (old as usize & FARTHEST, link as usize & FARTHEST);
-            u32::from(craft::turn(&$frame { context }, old, link).is_some())
+        extern "C" fn $turn(context: *mut $context, place: u64, pppoe: u64, blank: u64) -> u32 {
+            let halves = |both: u64| (both as usize & FARTHEST, (both >> 32) as usize & FARTHEST);
+            let (old, bytes) = halves(place);
+            let link = craft::Link { old, bytes, pppoe: pppoe as usize };
+            u32::from(craft::turn(&$frame { context }, link, halves(blank)).is_some())
         }
 
         #[unsafe(no_mangle)]

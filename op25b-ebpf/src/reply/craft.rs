@@ -28,9 +28,9 @@ const PROTOCOL_TCP: u8 = 6;
 
 /// A frame that can be made into another.
 pub trait Rewrite: Packet {
-    /// Makes the frame `length` bytes long. Where the old first byte lies then: behind what was added at the head.
-    /// `None`, and the frame as it was, where there is no room.
-    fn resize(&self, length: usize) -> Option<usize>;
+    /// Makes the frame `length` bytes long; of its bytes the first `kept` are needed. Where the first of them lies
+    /// then: behind what was added at the head. `None`, and the frame as it was, where there is no room.
+    fn resize(&self, length: usize, kept: usize) -> Option<usize>;
 
     /// Overwrites the `N` bytes at `offset`; `None` where the frame ends before them.
     fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()>;
@@ -38,8 +38,8 @@ pub trait Rewrite: Packet {
     // Steps that the kernel calls as subprograms, as those of the walk.
 
     /// See [`turn`].
-    fn turn(&self, old: usize, link: usize) -> Option<()> {
-        turn(self, old, link)
+    fn turn(&self, link: Link, blank: (usize, usize)) -> Option<()> {
+        turn(self, link, blank)
     }
 
     /// See [`put`].
@@ -103,41 +103,50 @@ pub fn craft<P: Rewrite>(
     // A frame from a wire is as long as a frame on a wire must be.
     let padded = if segment.link == 0 { 0 } else { packet.length().min(SHORTEST) & !1 };
     let whole = length.max(padded);
-    let old = packet.resize(whole).ok_or(Failure::NoRoom)?;
-    let written = link(packet, found, &segment, old, packet_length)
+    let old = packet.resize(whole, found.transport_at()).ok_or(Failure::NoRoom)?;
+    let link = Link {
+        old,
+        bytes: segment.link,
+        // RFC 2516 §4: of what follows, the protocol field included.
+        pppoe: if found.wrapping().has(Wrapping::PPPOE) { packet_length + 2 } else { 0 },
+    };
+    let written = packet
+        .turn(link, (length, whole))
         .and_then(|()| network(packet, &segment, segment_length))
         .and_then(|()| transport(packet, &segment, segment.link + ip, reply, text, speaker))
         .and_then(|()| match reply.text() {
             Some(number) => packet.say(segment.link + ip + TCP, number, speaker),
-            // With a text it is longer than the shortest.
-            None => blank(packet, length, whole),
+            None => Some(()),
         });
     written.ok_or(Failure::Spoilt)
 }
 
 /// The headers in front of IP.
-#[inline(always)]
-fn link<P: Rewrite>(
-    packet: &P,
-    found: Found,
-    segment: &Segment,
-    old: usize,
-    packet_length: usize,
-) -> Option<()> {
-    if segment.link == 0 {
-        return Some(());
-    }
-    packet.turn(old, segment.link)?;
-    if found.wrapping().has(Wrapping::PPPOE) {
-        // RFC 2516 §4: of what follows, the protocol field included.
-        packet.write(segment.link - 4, (packet_length as u16 + 2).to_be_bytes())?;
-    }
-    Some(())
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Where they lie.
+    pub old: usize,
+    /// How long they are.
+    pub bytes: usize,
+    /// What a PPPoE header among them has to say of what follows; zero where there is none.
+    pub pppoe: usize,
 }
 
-/// Copies the headers in front of IP, `link` bytes, from where they lie, MAC addresses turned round.
+/// Copies the headers in front of IP from where they lie, MAC addresses turned round, and writes zeros from one offset
+/// to the other: up to the length of a frame on a wire.
 #[inline(always)]
-pub fn turn<P: Rewrite>(packet: &P, old: usize, link: usize) -> Option<()> {
+pub fn turn<P: Rewrite>(packet: &P, link: Link, (mut blank, end): (usize, usize)) -> Option<()> {
+    let Link { old, bytes: link, pppoe } = link;
+    for _ in 0..(SHORTEST - ETHERNET - IPV4 - TCP) / 2 {
+        if blank >= end {
+            break;
+        }
+        packet.write(blank, [0; 2])?;
+        blank += 2;
+    }
+    if link == 0 {
+        return Some(());
+    }
     let router: [u8; 6] = packet.read_one_way(old)?;
     let sender: [u8; 6] = packet.read_one_way(old + 6)?;
     let kind: [u8; 2] = packet.read_one_way(old + 12)?;
@@ -153,7 +162,7 @@ pub fn turn<P: Rewrite>(packet: &P, old: usize, link: usize) -> Option<()> {
         packet.write(at, word)?;
         at += 4;
     }
-    Some(())
+    if pppoe == 0 { Some(()) } else { packet.write(link - 4, (pppoe as u16).to_be_bytes()) }
 }
 
 #[inline(always)]
@@ -282,19 +291,6 @@ pub fn say<P: Rewrite>(packet: &P, mut at: usize, text: &Text) -> Option<()> {
             left -= 2;
         }
         break;
-    }
-    Some(())
-}
-
-/// Zeros up to the length of a frame on a wire.
-#[inline(always)]
-fn blank<P: Rewrite>(packet: &P, mut at: usize, end: usize) -> Option<()> {
-    for _ in 0..(SHORTEST - ETHERNET - IPV4 - TCP) / 2 {
-        if at >= end {
-            break;
-        }
-        packet.write(at, [0; 2])?;
-        at += 2;
     }
     Some(())
 }

@@ -13,7 +13,31 @@ use crate::exec::read;
 /// Integration tests of op25b-user that ask the kernel, and of each the tests whose answer can differ from kernel to
 /// kernel; none named: all of them. An emulated machine is some twenty times slower than this one, so what is the
 /// loader's own logic runs here only.
-const TESTS: &[(&str, &[&str])] = &[("verifier", &["every_program_passes"])];
+const TESTS: &[(&str, &[&str])] = &[
+    ("cases", &[]),
+    ("verifier", &[]),
+    ("replies", &[]),
+    (
+        "attach",
+        &[
+            "port_25_never_arrives",
+            "counters_are_exactly",
+            "sigkill_leaves",
+            "run_again_swaps",
+            "detach_removes",
+        ],
+    ),
+    (
+        "tc",
+        &[
+            "tc_ingress_blocks",
+            "tc_egress_of_the_uplink",
+            "without_ethernet_header_is_filtered",
+            "somebody_else",
+            "run_again_swaps",
+        ],
+    ),
+];
 
 /// Seconds that one check may take, in an emulated machine beside others.
 const LIMIT: u32 = 900;
