@@ -218,7 +218,7 @@ fn reset(name: &'static str, segment: Tcp, reply: Reply) -> Case {
 fn cases(cookie: u32, hangs_up: bool) -> Vec<Case> {
     let client = 0xffff_fff0_u32;
     // A blank makes the number of bytes even.
-    let even = |line: &str| format!("{line}{}\r\n", if line.len() % 2 == 0 { "" } else { " " });
+    let even = |line: &str| format!("{line}{}\r\n", if line.len().is_multiple_of(2) { "" } else { " " });
     let line = if hangs_up { LINE.replace("554 5.7.1", "421 4.7.1") } else { LINE.to_owned() };
     let (notice, command, goodbye) = (even(&line), even(COMMAND), even(GOODBYE));
     let heard = |bytes: usize| cookie.wrapping_add(1 + bytes as u32);

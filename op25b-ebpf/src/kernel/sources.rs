@@ -80,9 +80,9 @@ pub(super) fn account<F: Frame>(frame: &F, found: Found, answer: Answer) -> Ente
         // SAFETY: a value of a map is there as long as the program runs, even where its entry is evicted meanwhile.
         Some((source, opened)) => unsafe { enter(source, opened, now, frame, found, mark, answer) },
         // No memory for it: the frame counts, its source does not, nor is it answered.
-        None => {
-            Entered(u32::from(mark.syn() != 0) | Entered::HAS_HAD_ITS_SHARE * u32::from(answer.is_answered()))
-        }
+        None => Entered(
+            u32::from(mark.syn() != 0) | (Entered::HAS_HAD_ITS_SHARE * u32::from(answer.is_answered())),
+        ),
     };
     let mut kind = if entered.is_to_be_told() { Event::ATTEMPT } else { 0 };
     if answer.verdict() != Verdict::Pass as u8 && is_sampled() {
