@@ -32,7 +32,17 @@ pub(super) fn find_or_get(check: bool, packages: &mut Packages) -> Result<()> {
     println!("setup: building cargo-cyclonedx {VERSION} into {TOOLS}, two minutes");
     exec(
         Command::new("cargo")
-            .args(["install", "--quiet", "--locked", "--force", "cargo-cyclonedx", "--version", VERSION])
+            // It runs for a second: optimising it takes longer than it ever will.
+            .args([
+                "install",
+                "--debug",
+                "--quiet",
+                "--locked",
+                "--force",
+                "cargo-cyclonedx",
+                "--version",
+                VERSION,
+            ])
             .args(["--root", TOOLS]),
     )
 }
