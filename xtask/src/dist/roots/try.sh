@@ -41,6 +41,7 @@ listing() {
 printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
 listing >/tmp/before
+stat -c '%U %G %a' /sys/fs/bpf >/tmp/bpffs
 
 step=install
 dpkg --install /old.deb >/tmp/dpkg.log 2>&1 || fail "$(cat /tmp/dpkg.log)"
@@ -96,7 +97,7 @@ op25b history 203.0.113.9 >/dev/null 2>&1 || true
 dpkg --remove op25b >/tmp/dpkg.log 2>&1 || fail "$(cat /tmp/dpkg.log)"
 has "$(cat /tmp/dpkg.log)" "TCP port 25 is open there"
 wait $daemon || fail "the daemon fails: $(cat /tmp/daemon.log)"
-[ -z "$(ls /sys/fs/bpf)" ] || fail "pins are left: $(ls /sys/fs/bpf)"
+[ ! -e /sys/fs/bpf/op25b ] || fail "pins are left: $(find /sys/fs/bpf/op25b)"
 [ -f /etc/op25b/policy.yaml ] || fail "removal takes the policy too"
 [ ! -e /usr/bin/op25b ] || fail "the program is left"
 
@@ -105,6 +106,6 @@ dpkg --purge op25b >/tmp/dpkg.log 2>&1 || fail "$(cat /tmp/dpkg.log)"
 listing >/tmp/after
 diff /tmp/before /tmp/after >/tmp/left || fail "something is left: $(cat /tmp/left)"
 [ -z "$(ls /run)" ] || fail "in /run is left: $(ls /run)"
-[ "$(stat -c '%G %a' /sys/fs/bpf)" = "root 700" ] || fail "$(stat /sys/fs/bpf)"
+[ "$(stat -c '%U %G %a' /sys/fs/bpf)" = "$(cat /tmp/bpffs)" ] || fail "$(stat /sys/fs/bpf)"
 
 echo "Debian $(cat /etc/debian_version): installed, run as op25b, upgraded, removed and purged; nothing is left"
