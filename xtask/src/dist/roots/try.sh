@@ -58,7 +58,7 @@ for file in /usr/lib/systemd/system/op25b.service /usr/share/bash-completion/com
     [ -s "$file" ] || fail "$file is not there"
 done
 has "$(getent passwd op25b)" /usr/sbin/nologin
-[ "$(stat -c '%U:%G %a' /etc/op25b)" = "op25b:op25b 750" ] || fail "$(stat /etc/op25b)"
+[ "$(stat -c '%U:%G %a' /etc/op25b)" = "op25b:op25b 2750" ] || fail "$(stat /etc/op25b)"
 [ "$(stat -c '%U:%G %a' /etc/op25b/policy.yaml)" = "op25b:op25b 640" ] || fail "$(stat /etc/op25b/policy.yaml)"
 [ -z "$(dpkg --verify op25b)" ] || fail "$(dpkg --verify op25b)"
 if said=$(op25b run --policy /etc/op25b/policy.yaml 2>&1); then fail "it starts with a policy that nobody has edited"; fi
