@@ -48,8 +48,8 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let (packages, tree) = pack(&workspace, &built, Path::new(PACKAGES), epoch)?;
     println!("{}", fs::read_to_string(Path::new(PACKAGES).join("SHA256SUMS"))?.trim_end());
     if check {
-        compare_with_another_build(&workspace, &built, &packages, epoch)?;
         roots::check(&packages.deb, &tree, epoch)?;
+        compare_with_another_build(&workspace, &built, &packages, epoch)?;
         println!("dist: all checks are ok");
     }
     Ok(())

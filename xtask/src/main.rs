@@ -58,7 +58,7 @@ enum Task {
     },
     /// Make what an operator installs: a .deb, a tarball and their checksums, in target/packages
     Dist {
-        /// Build twice and compare; install, upgrade, remove and purge in clean roots of Debian (as root)
+        /// Install, run, upgrade, remove and purge in clean roots of Debian; build again and compare (as root)
         #[arg(long)]
         check: bool,
     },
