@@ -69,9 +69,10 @@ fn control(
     for file in files {
         bytes += fs::metadata(tree.path(file))?.len();
     }
+    let libraries = libraries(tree)?;
     let mut control = String::new();
     for line in template.lines().filter(|line| !line.starts_with('#')) {
-        let line = line.replace("${shlibs:Depends}", &libraries(tree)?);
+        let line = line.replace("${shlibs:Depends}", &libraries);
         let _ = writeln!(control, "{line}");
         if line.starts_with("Package:") {
             let _ = writeln!(control, "Version: {version}\nArchitecture: {architecture}");
@@ -84,12 +85,14 @@ fn control(
 /// The packages of the shared libraries that the program is linked to, in the versions whose symbols it uses.
 fn libraries(tree: &Tree) -> Result<String> {
     let folder = tempfile::tempdir()?;
-    // It wants to be in a source package.
-    fs::create_dir(folder.path().join("debian"))?;
-    fs::write(folder.path().join("debian/control"), "Source: op25b\n\nPackage: op25b\nArchitecture: any\n")?;
-    let program = fs::canonicalize(tree.path("usr/bin/op25b"))?;
-    let depends =
-        read(Command::new("dpkg-shlibdeps").arg("-O").arg("-e").arg(program).current_dir(folder.path()))?;
+    // It wants to be in a source package, and the program in what becomes a package.
+    let debian = folder.path().join("debian");
+    fs::create_dir_all(debian.join("op25b/DEBIAN"))?;
+    fs::write(debian.join("control"), "Source: op25b\n\nPackage: op25b\nArchitecture: any\n")?;
+    fs::copy(tree.path("usr/bin/op25b"), debian.join("op25b/op25b"))?;
+    let depends = read(
+        Command::new("dpkg-shlibdeps").args(["-O", "-e", "debian/op25b/op25b"]).current_dir(folder.path()),
+    )?;
     depends
         .trim()
         .strip_prefix("shlibs:Depends=")
