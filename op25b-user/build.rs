@@ -8,6 +8,9 @@ fn main() -> Result<()> {
     unsafe {
         // `-Z build-std=core` on a toolchain that need not be a nightly.
         std::env::set_var("RUSTC_BOOTSTRAP", "1");
+        // Names of folders in its debug information would make the object another one in every folder.
+        std::env::set_var("CARGO_UNSTABLE_TRIM_PATHS", "true");
+        std::env::set_var("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all");
     }
     let package = Package {
         name: "op25b-ebpf",

@@ -1,4 +1,4 @@
-//! What the user can type.
+//! What the user can type. Knows nothing of the rest: `cargo xtask dist` makes man pages and completions of it too.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,7 +12,7 @@ use log::LevelFilter;
 
 /// Outbound port 25 blocking for Linux edge routers, in XDP
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "op25b", version, propagate_version = true)]
 pub struct Cli {
     /// Which of several filters on this router
     #[arg(long, global = true, default_value = "default", value_name = "NAME")]

@@ -1,7 +1,8 @@
-//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`, `bench`, `fuzz`, `kernels`.
+//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`, `bench`, `fuzz`, `kernels`, `dist`.
 
 mod bench;
 mod demo;
+mod dist;
 mod exec;
 mod fuzz;
 mod kernels;
@@ -55,6 +56,12 @@ enum Task {
         /// Only under these [default: all]
         versions: Vec<kernels::Kernel>,
     },
+    /// Make what an operator installs: a .deb, a tarball and their checksums, in target/packages
+    Dist {
+        /// Install, run, upgrade, remove and purge in clean roots of Debian; build again and compare (as root)
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -81,5 +88,6 @@ fn run(task: Task) -> Result<()> {
         Task::Bench { subjects, quick } => bench::run(&subjects, quick),
         Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Kernels { versions } => kernels::run(&versions),
+        Task::Dist { check } => dist::run(check),
     }
 }

@@ -4,7 +4,10 @@ mod emulator;
 mod exim;
 mod linker;
 mod packages;
+mod packaging;
 mod toolchain;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -47,9 +50,25 @@ const LAB: &[&str] = &[
 /// Makes sure that everything is there. Says what it installs, and nothing when nothing is missing.
 pub(crate) fn run() -> Result<()> {
     let mut packages = Packages::default();
-    let llvm = toolchain::find_or_link(&mut packages)?;
-    linker::find_or_build(llvm, &mut packages)?;
+    for_bpf(&mut packages)?;
     packages.install("for the demo and the tests", LAB)?;
     exim::find_or_get(&mut packages)?;
     emulator::find_or_get(&mut packages)
+}
+
+/// Makes sure that packages can be made and, with `check`, tried: none of the demo's and the tests' programs.
+pub(crate) fn run_for_dist(check: bool) -> Result<()> {
+    let mut packages = Packages::default();
+    for_bpf(&mut packages)?;
+    packaging::find_or_get(check, &mut packages)
+}
+
+/// Where cargo-cyclonedx is, which [`run_for_dist`] has installed.
+pub(crate) fn cyclonedx() -> Result<PathBuf> {
+    packaging::cyclonedx()
+}
+
+fn for_bpf(packages: &mut Packages) -> Result<()> {
+    let llvm = toolchain::find_or_link(packages)?;
+    linker::find_or_build(llvm, packages)
 }

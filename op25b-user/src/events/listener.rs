@@ -200,7 +200,10 @@ impl Source {
         let mut events = PerfEventArray::try_from(Map::PerfEventArray(map)).context("no map of events")?;
         let cpus = online_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
         let buffers = cpus.into_iter().map(|cpu| Ok(events.open(cpu, Some(PAGES))?));
-        let buffers = buffers.collect::<Result<Vec<_>>>().context("cannot make buffers for events")?;
+        let buffers = buffers.collect::<Result<Vec<_>>>().context(
+            "cannot make buffers for events; to others than root Debian's kernels give them after `sysctl -w \
+             kernel.perf_event_paranoid=2`",
+        )?;
         let path = instance.sources().join(CAPTURE);
         let capture = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let mut capture = Array::try_from(Map::Array(capture)).context("no map of samples")?;
