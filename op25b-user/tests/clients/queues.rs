@@ -37,11 +37,12 @@ anvil    unix - - n - 1 anvil
 scache   unix - - n - 1 scache
 ";
 
-/// Hands mail for so many servers to the one that listens here.
+/// Hands mail for so many servers to the one that listens here, no faster than one customer is answered.
 const INJECT: &str = r#"
-import smtplib, sys
+import smtplib, sys, time
 with smtplib.SMTP("127.0.0.1", 2525, "localhost", timeout=60) as server:
     for number in range(1, int(sys.argv[1]) + 1):
+        time.sleep(0.03)
         server.sendmail("a@example.com", ["b@[%s%d]" % (sys.argv[2], number)], "Subject: test\n\ntest\n")
 "#;
 
