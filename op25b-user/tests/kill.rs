@@ -114,7 +114,7 @@ fn mends(site: &Site, filter: &mut Filter<'_>, usual: usize) -> Result<Duration>
     let start = Instant::now();
     filter.start_again(&[], &[])?;
     let took = start.elapsed();
-    ensure!(took < Duration::from_secs(10), "in force only after {took:?}");
+    ensure!(took < Duration::from_secs(3), "in force only after {took:?}");
     let (_, status) = filter.status()?;
     let attached = |one: &serde_json::Value| one["attached"] == true;
     let whole = status["interfaces"].as_array().is_some_and(|all| all.len() == 2 && all.iter().all(attached));
