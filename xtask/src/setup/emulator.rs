@@ -1,13 +1,12 @@
 //! An emulator of x86-64 machines: the installed one, or one that is unpacked in a folder of its own.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use super::packages::{self, Packages};
+use super::packages::Packages;
 use crate::exec::{feed, on_path, read};
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -18,8 +17,6 @@ const PARTS: &[&str] = &[PACKAGE, "qemu-system-common", "qemu-system-data", "sea
 
 /// Those of `PARTS` whose dependencies are shared libraries.
 const LINKED: [&str; 2] = [PACKAGE, "qemu-system-common"];
-
-const CACHE: &str = ".cache";
 
 /// Where the unpacked emulator is kept; git ignores it.
 const KEPT: &str = ".cache/qemu";
@@ -93,19 +90,10 @@ fn unpack(packages: &mut Packages) -> Result<()> {
     let libraries: Vec<&str> = libraries(&depends).into_iter().collect();
     packages.install("to emulate machines", &libraries)?;
 
-    fs::create_dir_all(CACHE).with_context(|| format!("cannot create {CACHE}"))?;
-    // Beside its place, so that it gets there whole or not at all.
-    let download = tempfile::tempdir_in(CACHE)?;
-    let unpacked = download.path().join("unpacked");
-    fs::create_dir(&unpacked)?;
     println!("setup: unpacking in {KEPT}, since apt does not install it beside what is there: {PACKAGE}");
-    packages.download(PARTS, download.path())?;
-    packages::unpack(download.path(), &unpacked)?;
-    Emulator::Unpacked(unpacked.clone()).try_out(Stdio::inherit())?;
-    if Path::new(KEPT).exists() {
-        fs::remove_dir_all(KEPT)?;
-    }
-    fs::rename(&unpacked, KEPT).with_context(|| format!("cannot make {KEPT}"))
+    packages.keep_unpacked(PARTS, Path::new(KEPT), |unpacked| {
+        Emulator::Unpacked(unpacked.to_owned()).try_out(Stdio::inherit())
+    })
 }
 
 /// The packages that apt-cache lists in `depends`, without the emulator's own; of alternatives the first.

@@ -64,6 +64,28 @@ impl Packages {
         )
     }
 
+    /// Downloads `wanted` and unpacks them as they would be in `/` into the folder `kept`, if they are `right` there.
+    /// Whole or not at all; a folder of before goes.
+    pub(crate) fn keep_unpacked(
+        &mut self,
+        wanted: &[&str],
+        kept: &Path,
+        right: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let beside = kept.parent().context("a folder to unpack in lies in another")?;
+        fs::create_dir_all(beside).with_context(|| format!("cannot create {}", beside.display()))?;
+        let download = tempfile::tempdir_in(beside)?;
+        let unpacked = download.path().join("unpacked");
+        fs::create_dir(&unpacked)?;
+        self.download(wanted, download.path())?;
+        unpack(download.path(), &unpacked)?;
+        right(&unpacked)?;
+        if kept.exists() {
+            fs::remove_dir_all(kept)?;
+        }
+        fs::rename(&unpacked, kept).with_context(|| format!("cannot make {}", kept.display()))
+    }
+
     fn update_index(&mut self) -> Result<()> {
         if !self.index_updated {
             exec(apt_get().args(["-qq", "update"]))?;
