@@ -39,17 +39,17 @@ const PPP_IPV4: u16 = 0x0021;
 const PPP_IPV6: u16 = 0x0057;
 const PPP_MPLS: u16 = 0x0281;
 /// RFC 791: header without options.
-const IPV4: usize = 20;
+pub(crate) const IPV4: usize = 20;
 /// RFC 791: header with all the options it can have.
 const LONGEST_IPV4: usize = 60;
 /// RFC 8200: the fixed header.
-const IPV6: usize = 40;
+pub(crate) const IPV6: usize = 40;
 /// RFC 9293: the two ports.
 const PORTS: usize = 4;
 /// IANA protocol numbers.
 const HOP_BY_HOP: u8 = 0;
 const IPV4_IN_IP: u8 = 4;
-const TCP: u8 = 6;
+pub(crate) const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;

@@ -7,6 +7,7 @@ use crate::{
     address::Family,
     cookie::Connection,
     found::{Found, Wrapping},
+    frame::{self, IPV6},
     packet::Packet,
     segment::{Segment, flag},
     verdict::Verdict,
@@ -18,7 +19,7 @@ const TEXT: usize = 152;
 pub const LONGEST: usize = 150;
 
 /// A text that is sent, with its checksum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Text {
     /// Bytes, an even number.
@@ -51,12 +52,6 @@ impl Text {
             *word = u64::from_ne_bytes(*bytes);
         }
         Some(Self { length: length as u32, sum, words })
-    }
-}
-
-impl Default for Text {
-    fn default() -> Self {
-        Self { length: 0, sum: 0, words: [0; TEXT / 8] }
     }
 }
 
@@ -300,7 +295,8 @@ fn after_the_notice<P: Packet>(packet: &P, segment: &Segment, since: u32) -> Rep
 /// Whether an answer would reach who sent the frame, and nobody else.
 #[inline(always)]
 fn is_addressable<P: Packet>(packet: &P, found: Found, segment: &Segment) -> bool {
-    let closed = Wrapping::SNAP.and(Wrapping::MPLS).and(Wrapping::SOFTWIRE);
+    // A softwire's segment is none, see `Segment::read`.
+    let closed = Wrapping::SNAP.and(Wrapping::MPLS);
     found.wrapping().0 & closed.0 == 0
         && segment.link <= craft::LONGEST_LINK
         && segment.link.is_multiple_of(2)
@@ -336,9 +332,9 @@ fn is_bare<P: Packet>(packet: &P, found: Found, segment: &Segment) -> Option<boo
     match segment.family {
         Family::Ipv4 => {
             let [_, protocol]: [u8; 2] = packet.read(segment.link + 8)?;
-            Some(packet.u16(segment.link + 6)? & MORE_FRAGMENTS == 0 && protocol == 6)
+            Some(packet.u16(segment.link + 6)? & MORE_FRAGMENTS == 0 && protocol == frame::TCP)
         }
-        Family::Ipv6 => Some(found.transport_at() == segment.link + 40),
+        Family::Ipv6 => Some(found.transport_at() == segment.link + IPV6),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::{
     address::Family,
     cookie::Connection,
     found::{FARTHEST, Found, Wrapping},
+    frame::IPV6,
     packet::Packet,
     verdict::Flow,
 };
@@ -42,7 +43,7 @@ pub fn extent<P: Packet>(packet: &P, found: Found) -> Option<Extent> {
     // Of the packet, or of what follows its header.
     let (length_at, before) = match family {
         Family::Ipv4 => (link + 2, 0),
-        Family::Ipv6 => (link + 4, 40),
+        Family::Ipv6 => (link + 4, IPV6),
     };
     let declared = usize::from(packet.u16(length_at)?);
     let [offset, _]: [u8; 2] = packet.read(found.transport_at() + 12)?;

@@ -6,6 +6,7 @@
 use crate::{
     abi::{Answer, Group},
     address::{Address, Family},
+    segment::flag,
 };
 
 /// Sources that are kept; the least recently seen make room for others.
@@ -203,7 +204,7 @@ pub type Tcp = [u8; 14];
 #[inline(always)]
 #[must_use]
 pub const fn is_syn(header: Tcp) -> bool {
-    header[13] & 2 != 0
+    header[13] & flag::SYN != 0
 }
 
 /// What tells a SYN from another: its destination, ports and sequence number. Never zero.

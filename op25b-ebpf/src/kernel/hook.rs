@@ -17,7 +17,7 @@ use op25b_ebpf::{
         Reply, Speaker,
         craft::{self, Rewrite},
     },
-    segment::{self, Extent},
+    segment::{self, Extent, flag},
     source::{Event, Mark, Tcp, is_syn},
     verdict::{Decision, Flow, Reason, Verdict, decide, submission_cell},
 };
@@ -445,7 +445,7 @@ fn not_judged<F: Frame>(frame: &F, found: Found) -> Action {
 fn count_submission<F: Frame>(frame: &F, found: Found) -> Option<()> {
     let header: Tcp = frame.read(found.transport_at())?;
     // One that has ACK set opens nothing.
-    if !is_syn(header) || header[13] & 0x10 != 0 {
+    if !is_syn(header) || header[13] & flag::ACK != 0 {
         return None;
     }
     let flow = Flow::read(frame, found)?;

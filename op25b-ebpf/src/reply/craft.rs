@@ -3,6 +3,7 @@
 use crate::{
     address::Family,
     found::{Found, Wrapping},
+    frame::{self, ETHERNET, IPV4, IPV6},
     packet::Packet,
     segment::{Segment, flag},
 };
@@ -11,11 +12,9 @@ use super::{Reply, Speaker, Text};
 
 /// Ethernet, five VLAN tags and PPPoE.
 pub const LONGEST_LINK: usize = ETHERNET + 5 * 4 + 8;
-const ETHERNET: usize = 14;
 /// IEEE 802.3: the shortest frame, without its check sequence.
 const SHORTEST: usize = 60;
-const IPV4: usize = 20;
-const IPV6: usize = 40;
+/// RFC 9293 §3.1: header without options.
 const TCP: usize = 20;
 /// RFC 9293 §3.2: kind, length and value of the option that names the largest segment.
 const MSS_OPTION: usize = 4;
@@ -24,7 +23,6 @@ const MSS: [u16; 2] = [536, 1220];
 /// Bytes of commands that we would take at a time.
 const WINDOW: u16 = 4096;
 const HOPS: u8 = 64;
-const PROTOCOL_TCP: u8 = 6;
 
 /// A frame that can be made into another.
 pub trait Rewrite: Packet {
@@ -172,17 +170,16 @@ fn network<P: Rewrite>(packet: &P, segment: &Segment, length: usize) -> Option<(
         Family::Ipv4 => {
             let total = (IPV4 + length) as u16;
             // The first 12 bytes but for the checksum: no options, do not fragment (RFC 791 §3.1, RFC 6864 §4.1).
-            let sum =
-                0x4500 + u64::from(total) + 0x4000 + u64::from(u16::from_be_bytes([HOPS, PROTOCOL_TCP]));
+            let sum = 0x4500 + u64::from(total) + 0x4000 + u64::from(u16::from_be_bytes([HOPS, frame::TCP]));
             let sum = checksum(sum + words(source.low) + words(destination.low));
             let first = 0x4500 << 48 | u64::from(total) << 32 | 0x4000;
             let second =
-                u64::from(HOPS) << 56 | u64::from(PROTOCOL_TCP) << 48 | u64::from(sum) << 32 | source.low;
+                u64::from(HOPS) << 56 | u64::from(frame::TCP) << 48 | u64::from(sum) << 32 | source.low;
             packet.put(segment.link, IPV4, [first, second, destination.low << 32])
         }
         Family::Ipv6 => {
             let first =
-                0x6000_u64 << 48 | (length as u64) << 16 | u64::from(PROTOCOL_TCP) << 8 | u64::from(HOPS);
+                0x6000_u64 << 48 | (length as u64) << 16 | u64::from(frame::TCP) << 8 | u64::from(HOPS);
             packet.put(segment.link, 24, [first, source.high, source.low])?;
             packet.put(segment.link + 24, 16, [destination.high, destination.low, 0])
         }
@@ -251,7 +248,7 @@ const fn pseudo(segment: &Segment, length: u32) -> u64 {
         + words(client.low)
         + words(server.high)
         + words(server.low)
-        + PROTOCOL_TCP as u64
+        + frame::TCP as u64
         + length as u64
 }
 
