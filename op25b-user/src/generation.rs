@@ -65,10 +65,6 @@ pub async fn places<'a>(
             // Somebody has just written this name.
             (None, None) if previous.is_some() => return Err(interface::missing(&port.name)),
             (None, known) => {
-                log::warn!(
-                    "{}: does not exist, nothing is filtered there; the filter is attached when it comes",
-                    port.name
-                );
                 // One that comes as another kind than this gets a generation of its own.
                 let ethernet = known.is_none_or(|known| known.ethernet);
                 Interface { name: port.name.clone(), ethernet, ..Interface::default() }
@@ -84,9 +80,6 @@ pub async fn places<'a>(
         }
         let answers = policy.answers() && port.role.judges_customers();
         let unanswered = if answers { unanswered(port.attach, &interface).await } else { None };
-        if let Some(why) = &unanswered {
-            log::warn!("{}: {why}", interface.name);
-        }
         places.push(Place { port, interface, answers: answers && unanswered.is_none(), unanswered });
     }
     // After a boot some come later; that none is there is another machine's policy.
@@ -184,6 +177,15 @@ fn prepare(
     let generation = instance.generation(manifest.generation);
     let mut logger = None;
     for Place { port, interface, answers, unanswered } in places {
+        if interface.index == 0 {
+            log::warn!(
+                "{}: does not exist, nothing is filtered there; the filter is attached when it comes",
+                port.name
+            );
+        }
+        if let Some(why) = unanswered {
+            log::warn!("{}: {why}", interface.name);
+        }
         let counters = instance.counters(&interface.name, port.attach);
         let sources = instance.sources();
         for directory in [&counters, &generation, &sources] {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// `op25b status --json`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Status {
     /// Attached everywhere, and the policy blocks something.
     pub enforcing: bool,
@@ -81,7 +81,7 @@ impl Status {
 }
 
 /// The policy in force.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct PolicyStatus {
     /// The file.
     pub path: String,

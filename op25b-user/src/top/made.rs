@@ -1,6 +1,6 @@
 //! Readings for tests, made of nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use crate::{
     manifest::{self, Manifest},
     policy::short,
     sources::{ByReason, Label, Source},
-    status::{PolicyStatus, Status},
+    status::Status,
 };
 
 /// A name that would move the cursor, colour the screen and turn the writing around.
@@ -93,19 +93,8 @@ fn status(manifest: &Manifest) -> Status {
         state: "enforcing",
         instance: "edge".to_owned(),
         generation: manifest.generation,
-        age: 0,
         daemon: true,
-        policy: PolicyStatus { path: String::new(), hash: String::new(), current: Some(true) },
-        interfaces: Vec::new(),
         groups: manifest.groups.clone(),
-        hostnames: BTreeMap::new(),
-        suspension: None,
-        unconfirmed: None,
-        next_change: None,
-        overdue: Vec::new(),
-        judged_packets: 0,
-        dropped_packets: 0,
-        samples: Vec::new(),
-        warnings: Vec::new(),
+        ..Status::default()
     }
 }

@@ -60,17 +60,8 @@ fn view(state: &'static str, groups: &[&str]) -> View {
             hash: "abc".to_owned(),
             current: Some(true),
         },
-        interfaces: Vec::new(),
         groups,
-        hostnames: BTreeMap::new(),
-        suspension: None,
-        unconfirmed: None,
-        next_change: None,
-        overdue: Vec::new(),
-        judged_packets: 0,
-        dropped_packets: 0,
-        samples: Vec::new(),
-        warnings: Vec::new(),
+        ..Status::default()
     };
     let stats = Stats {
         generation: 3,
