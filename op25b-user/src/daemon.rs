@@ -75,7 +75,11 @@ impl Ruling {
     }
 
     /// A text as it reads in place of the file at `path`.
-    fn parse(text: String, path: &Path, overridden: &Override) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When it is not valid.
+    pub fn parse(text: String, path: &Path, overridden: &Override) -> Result<Self> {
         let document = document::parse(&text, &path.display().to_string())
             .map_err(|error| No::Input(error.to_string()))?;
         Self::new(document, text, path, overridden, None)

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::{No, print, print_json};
 use crate::{
     archive, cli,
+    daemon::Ruling,
     diff::{Differences, Fate, Side, addresses},
     document,
     instance::Instance,
@@ -47,19 +48,14 @@ fn in_force(instance: &Instance) -> Result<Policy> {
         return Err(No::Input(format!("the policy in force cannot be compared: {old}")).into());
     };
     // Its files lie beside the policy file, not beside what is kept.
-    let (text, place) = (kept.text()?, manifest.policy.display().to_string());
-    let policy = document::parse(&text, &place)
-        .map_err(|error| error.to_string())
-        .and_then(|document| {
-            let policy = Policy::from_document(document, &place, &text, &Override::default());
-            policy.map_err(|invalid| invalid.to_string())
-        })
+    let policy = Ruling::parse(kept.text()?, &manifest.policy, &Override::default())
         .map_err(|why| {
             No::Input(format!(
                 "the policy in force, kept as {}, cannot be used any more: {why}",
                 kept.path.display()
             ))
-        })?;
+        })?
+        .policy;
     if policy.hash != manifest.hash {
         log::warn!(
             "files that the policy in force names have changed since it took force: they are read as they are now, and \
