@@ -266,6 +266,13 @@ impl Found {
         (self.0 >> (58 + self.is_from_port_25() as u64)) as u8 & 1
     }
 
+    /// Family of the other end's address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn peer_family(self) -> Family {
+        if self.0 >> (59 - self.is_from_port_25() as u64) & 1 == 0 { Family::Ipv4 } else { Family::Ipv6 }
+    }
+
     /// Family of the source address.
     #[inline(always)]
     #[must_use]

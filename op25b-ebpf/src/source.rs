@@ -51,28 +51,83 @@ impl Pace {
 pub struct Key {
     /// The IPv4 address, or the upper half of the IPv6 one as far as it names the source.
     pub address: u64,
-    /// The group's number, zero for none.
-    pub group: u8,
-    /// [`crate::verdict::Reason`].
-    pub reason: u8,
-    /// [`Family`].
-    pub family: u8,
-    /// Zero.
-    pub reserved: [u8; 5],
+    /// The group's number in the low byte, [`crate::verdict::Reason`] and [`Family`] in those above: one word, since the
+    /// kernel writes it for every frame.
+    what: u64,
 }
 
 impl Key {
-    /// The key of a judged packet: number of the customer's family, its [`source_word`], and what was decided.
+    /// The key of a judged packet's source: its [`source_word`], and what was decided.
     #[inline(always)]
     #[must_use]
-    pub const fn new(family: u8, address: u64, answer: Answer) -> Self {
-        Self {
-            address,
-            group: answer.group() as u8,
-            reason: answer.reason_number(),
-            family,
-            reserved: [0; 5],
-        }
+    pub const fn new(address: u64, group: u32, reason: u8, family: u8) -> Self {
+        Self { address, what: (group & 0xff) as u64 | (reason as u64) << 8 | (family as u64) << 16 }
+    }
+
+    /// The group's number, zero for none.
+    #[must_use]
+    pub const fn group(self) -> u32 {
+        (self.what & 0xff) as u32
+    }
+
+    /// Number of a [`crate::verdict::Reason`].
+    #[must_use]
+    pub const fn reason(self) -> u8 {
+        (self.what >> 8) as u8
+    }
+
+    /// Family of the address.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        if self.what >> 16 & 1 == 0 { Family::Ipv4 } else { Family::Ipv6 }
+    }
+}
+
+/// What an account is told of a frame beside its addresses, in one register, so that a BPF subprogram can take it.
+///
+/// | bits | what |
+/// |---|---|
+/// | 0–26 | [`Answer`] |
+/// | 27 | family of the customer's address |
+/// | 28–47 | bytes |
+/// | 48–63 | packets that the frame stands for |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry(pub u64);
+
+impl Entry {
+    /// Packs the parts. A frame has less than a megabyte (IPv6 jumbograms within the host: 512 KiB).
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(answer: Answer, family: u8, bytes: u64, packets: u64) -> Self {
+        Self(answer.0 as u64 | (family as u64 & 1) << 27 | (bytes & 0xf_ffff) << 28 | packets << 48)
+    }
+
+    /// What was decided.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answer(self) -> Answer {
+        Answer((self.0 & 0x7ff_ffff) as u32)
+    }
+
+    /// Number of the family of the customer's address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn family(self) -> u8 {
+        (self.0 >> 27 & 1) as u8
+    }
+
+    /// Bytes of the frame.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0 >> 28 & 0xf_ffff
+    }
+
+    /// Packets that it stands for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn packets(self) -> u64 {
+        self.0 >> 48
     }
 }
 
@@ -90,17 +145,19 @@ pub fn source_word(customer: Address, group: Option<&Group>) -> u64 {
     }
 }
 
-/// What tells a frame from others of its source, in one register, so that a BPF subprogram can return it: the hash of
-/// its SYN in the low half, zero for none, and the bit of its destination above.
+/// What tells a frame from others of its source, in one register: the hash of its SYN in the low half, zero for none,
+/// and the bit of its destination above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(pub u64);
 
 impl Mark {
-    /// Packs the parts.
+    /// Of a frame to this peer; `header` is its TCP header, zeros where that cannot be read.
     #[inline(always)]
     #[must_use]
-    pub const fn new(syn: u32, destination_bit: u32) -> Self {
-        Self(syn as u64 | (destination_bit as u64) << 32)
+    pub const fn of(peer: Address, header: Tcp, seed: u64) -> Self {
+        let hash = address_hash(peer, seed);
+        let syn = if is_syn(header) { syn_hash(header, hash, seed) } else { 0 };
+        Self(syn as u64 | (bit(hash) as u64) << 32)
     }
 
     /// [`syn_hash`], zero for none.
@@ -114,7 +171,7 @@ impl Mark {
     #[inline(always)]
     #[must_use]
     pub const fn destination_bit(self) -> u32 {
-        (self.0 >> 32) as u32
+        (self.0 >> 32) as u32 & (DESTINATION_BITS as u32 - 1)
     }
 }
 
@@ -138,18 +195,15 @@ pub struct Window {
     pub destinations: [u64; DESTINATION_BITS / 64],
 }
 
-/// What is kept of a source.
+/// What is kept of a source. What every frame touches comes first, in as few cache lines as it can be: behind the
+/// kernel's own 48 bytes and the key it starts one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Source {
-    /// Time of the first frame, in nanoseconds of CLOCK_MONOTONIC.
-    pub first: u64,
-    /// Frames before the two windows.
-    pub packets: u64,
-    /// Bytes before them.
-    pub bytes: u64,
-    /// Attempts before them.
-    pub attempts: u64,
+    /// Hashes of the last SYNs.
+    pub syns: [u32; REMEMBERED],
+    /// The hour of the last frame.
+    pub hour: Window,
     /// Time of the last event.
     pub told: u64,
     /// When the answers that the source has had would be due, one after the other: [`Pace`].
@@ -160,10 +214,25 @@ pub struct Source {
     pub destination_family: u32,
     /// Counts SYNs: which of the remembered ones is the oldest.
     pub turn: u32,
-    /// Hashes of the last SYNs.
-    pub syns: [u32; REMEMBERED],
-    /// The last two hours, at the place of their number's lowest bit.
-    pub windows: [Window; 2],
+    /// The hour before in which there were frames.
+    pub before: Window,
+    /// Time of the first frame, in nanoseconds of CLOCK_MONOTONIC.
+    pub first: u64,
+    /// Frames before the two hours.
+    pub packets: u64,
+    /// Bytes before them.
+    pub bytes: u64,
+    /// Attempts before them.
+    pub attempts: u64,
+    /// Zero: the next one starts a cache line too.
+    pub reserved: u64,
+}
+
+impl Source {
+    /// Its last hours in which there were frames, two at most.
+    pub fn hours(&self) -> impl Iterator<Item = &Window> {
+        [&self.hour, &self.before].into_iter().filter(|window| window.packets != 0)
+    }
 }
 
 /// What the kernel tells of one frame of a source.
@@ -209,11 +278,10 @@ pub const fn is_syn(header: Tcp) -> bool {
 
 /// What tells a SYN from another: its destination, ports and sequence number. Never zero.
 #[inline(always)]
-#[must_use]
-pub const fn syn_hash(header: Tcp, peer: Address, seed: u64) -> u32 {
+const fn syn_hash(header: Tcp, peer_hash: u64, seed: u64) -> u32 {
     let ports = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as u64;
     let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as u64;
-    let mixed = mix(mix(seed, ports << 32 | sequence), address_hash(peer, seed));
+    let mixed = mix(mix(seed, ports << 32 | sequence), peer_hash);
     (mixed >> 32) as u32 | 1
 }
 
@@ -221,7 +289,12 @@ pub const fn syn_hash(header: Tcp, peer: Address, seed: u64) -> u32 {
 #[inline(always)]
 #[must_use]
 pub const fn destination_bit(peer: Address, seed: u64) -> u32 {
-    (address_hash(peer, seed) >> 40) as u32 & (DESTINATION_BITS as u32 - 1)
+    bit(address_hash(peer, seed))
+}
+
+#[inline(always)]
+const fn bit(hash: u64) -> u32 {
+    (hash >> 40) as u32 & (DESTINATION_BITS as u32 - 1)
 }
 
 #[inline(always)]
@@ -241,6 +314,7 @@ const fn mix(state: u64, word: u64) -> u64 {
 const _: () = {
     assert!(size_of::<Key>() == 16);
     assert!(size_of::<Window>() == 112);
-    assert!(size_of::<Source>() == 312);
+    // With 64 bytes before it, a whole number of cache lines.
+    assert!(size_of::<Source>() == 320);
     assert!(size_of::<Event>() == 40);
 };

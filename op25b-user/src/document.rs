@@ -102,6 +102,13 @@ pub struct Document {
     /// Count connections from groups to their relays' ports 587 and 465; never by source.
     #[serde(default)]
     pub count_submission: bool,
+    /// Keep an account of each source that is judged; `false` makes a blocked frame cheaper and says nothing of who.
+    #[serde(default = "yes")]
+    pub account_sources: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// One line, `554 5.7.1 OPERATOR: TEXT URL`, of at most 150 bytes with its CR LF.

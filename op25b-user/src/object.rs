@@ -67,6 +67,8 @@ pub struct Constants {
     pub softwire: Softwire,
     /// Whether submission is counted: SYNs to the relays' ports 587 and 465.
     pub submission: bool,
+    /// Whether sources are accounted for.
+    pub accounts: bool,
     /// Of the hashes of destinations and SYNs, the same as long as the sources' accounts are kept.
     pub seed: u64,
     /// Whether blocked frames are answered where the group says so.
@@ -91,6 +93,7 @@ impl Constants {
         Self {
             softwire,
             submission: policy.outputs.count_submission,
+            accounts: policy.outputs.account_sources,
             hangs_up: policy.notice.as_ref().is_some_and(|notice| notice.hangs_up),
             ..Self::bare(role, link)
         }
@@ -104,6 +107,7 @@ impl Constants {
             role,
             softwire: Softwire::Closed,
             submission: false,
+            accounts: true,
             seed: 0,
             answers: false,
             hangs_up: false,
@@ -234,7 +238,7 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
     let (link, role, softwire) = (constants.link as u8, constants.role.0, constants.softwire as u8);
     let multi_buffer = u8::from(program::multi_buffer());
     let coarse_clock = u8::from(program::is_since(5, 11));
-    let submission = u8::from(constants.submission);
+    let (submission, accounts) = (u8::from(constants.submission), u8::from(constants.accounts));
     let (answers, hangs_up) = (u8::from(constants.answers), u8::from(constants.hangs_up));
     let epoch = clock::epoch()?;
     let block_unknown = u8::from(tables.block_unknown);
@@ -254,6 +258,7 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
         .override_global("MULTI_BUFFER", &multi_buffer, true)
         .override_global("BLOCK_UNKNOWN", &block_unknown, true)
         .override_global("SUBMISSION", &submission, true)
+        .override_global("ACCOUNTS", &accounts, true)
         .override_global("COARSE_CLOCK", &coarse_clock, true)
         .override_global("EPOCH", &epoch, true)
         .override_global("SEED", &constants.seed, true)

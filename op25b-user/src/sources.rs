@@ -138,15 +138,13 @@ pub fn read_by(instance: &Instance, manifest: &Manifest, epoch: u64) -> Result<A
 
 /// `None`: opened, and nothing entered yet.
 fn account(key: &source::Key, source: &source::Source, manifest: &Manifest, epoch: u64) -> Option<Account> {
-    let reason = Reason::from_number(key.reason)?;
-    let group = u32::from(key.group);
+    let reason = Reason::from_number(key.reason())?;
+    let group = key.group();
     let time = |monotonic: u64| {
         Timestamp::from_nanosecond(i128::from(monotonic) + i128::from(epoch)).unwrap_or(Timestamp::MAX)
     };
     let mut hours: Vec<Hour> = source
-        .windows
-        .iter()
-        .filter(|window| window.packets != 0)
+        .hours()
         .map(|window| Hour {
             start: Timestamp::from_nanosecond(i128::from(window.number) * i128::from(WINDOW))
                 .unwrap_or(Timestamp::MAX),
@@ -177,7 +175,7 @@ fn account(key: &source::Key, source: &source::Source, manifest: &Manifest, epoc
 }
 
 fn prefix(key: &source::Key, length: u8) -> Option<IpNetwork> {
-    let ipv6 = key.family == Family::Ipv6 as u8;
+    let ipv6 = key.family() == Family::Ipv6;
     let words = if ipv6 { [key.address, 0] } else { [0, key.address] };
     IpNetwork::new(address(words, ipv6), if ipv6 { length } else { 32 }).ok()
 }

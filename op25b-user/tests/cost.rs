@@ -102,11 +102,9 @@ static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op2
 /// The filter in the benchmark's object, which sends itself the same SYN from ever other sources.
 fn spread(sources: u32, attempts: bool, accounts: bool) -> Ebpf {
     let tables = tables(&POLICY.replace("203.0.113.0/24", "10.0.0.0/8"));
-    let constants = Constants { seed: 25, ..Constants::bare(Role::CUSTOMER, Link::Ethernet) };
-    let (last, attempts, accounts) = (sources - 1, u8::from(attempts), u8::from(accounts));
-    let (last, attempts, accounts) = (last.to_ne_bytes(), attempts.to_ne_bytes(), accounts.to_ne_bytes());
-    let globals: [(&str, &[u8]); 3] =
-        [("LAST_SOURCE", &last), ("ATTEMPTS", &attempts), ("ACCOUNTS", &accounts)];
+    let constants = Constants { seed: 25, accounts, ..Constants::bare(Role::CUSTOMER, Link::Ethernet) };
+    let (count, attempts) = (sources.to_ne_bytes(), [u8::from(attempts)]);
+    let globals: [(&str, &[u8]); 2] = [("SOURCE_COUNT", &count), ("ATTEMPTS", &attempts)];
     let build = Build { bytes: BENCH, globals: &globals, sources: KEPT };
     let mut object = object::create_from(&build, &tables, constants, Maps::Own).unwrap();
     object::load(&mut object, SPREAD).unwrap();
@@ -124,7 +122,6 @@ fn the_accounts_of_sources_cost_a_blocked_frame_little() {
         &[0x9c, 0x40, 0, 25, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0],
     ]
     .concat();
-    // A power of two; the next below would be 65,536.
     for sources in [1, 1 << 17] {
         for attempts in [false, true] {
             let (with, without) = (spread(sources, attempts, true), spread(sources, attempts, false));

@@ -183,13 +183,10 @@ fn accounts_hold_what_was_sent() -> Result<()> {
             let frame = segment.frame(entry.link);
             kernel.run(entry.program, &frame)?;
             kernel.run(entry.explain, &frame)?;
-            let key = Key {
-                address: if name.family == Family::Ipv4 { name.low } else { name.high },
-                group: office.group(Some(group).filter(|group| !group.is_empty())) as u8,
-                reason: if to_relay { Reason::Relay } else { reason } as u8,
-                family: name.family as u8,
-                reserved: [0; 5],
-            };
+            let address = if name.family == Family::Ipv4 { name.low } else { name.high };
+            let group = office.group(Some(group).filter(|group| !group.is_empty()));
+            let reason = if to_relay { Reason::Relay } else { reason } as u8;
+            let key = Key::new(address, group, reason, name.family as u8);
             expected.entry(key).or_default().enter(&segment, frame.len());
         }
         let (accounts, opened) = kernel.accounts()?;
@@ -211,7 +208,7 @@ fn accounts_hold_what_was_sent() -> Result<()> {
 }
 
 fn compare(way: &str, key: &Key, account: &Source, expected: &Expected) {
-    let sum = |of: fn(&op25b_ebpf::source::Window) -> u64| account.windows.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&op25b_ebpf::source::Window) -> u64| account.hours().map(of).sum::<u64>();
     let found = (
         account.packets + sum(|window| window.packets),
         account.bytes + sum(|window| window.bytes),
@@ -220,7 +217,7 @@ fn compare(way: &str, key: &Key, account: &Source, expected: &Expected) {
     assert_eq!(found, (expected.packets, expected.bytes, expected.attempts), "{way}: {key:?}");
     let bits = expected.destinations.iter().map(|server| destination_bit(address(*server), SEED));
     let bits: HashSet<u32> = bits.collect();
-    let map = account.windows.iter().fold([0; 8], |mut all: [u64; 8], window| {
+    let map = account.hours().fold([0; 8], |mut all: [u64; 8], window| {
         all.iter_mut().zip(window.destinations).for_each(|(word, more)| *word |= more);
         all
     });
@@ -229,7 +226,7 @@ fn compare(way: &str, key: &Key, account: &Source, expected: &Expected) {
     let last = address(expected.last.unwrap());
     assert_eq!(account.destination, [last.high, last.low], "{way}: {key:?}: last destination");
     let hour = jiff::Timestamp::now().as_nanosecond() as u64 / WINDOW;
-    for window in account.windows.iter().filter(|window| window.packets != 0) {
+    for window in account.hours() {
         assert!(window.number == hour || window.number + 1 == hour, "{way}: hour {}", window.number);
         assert!(account.first <= window.first && window.first <= window.last, "{way}: {key:?}: times");
     }
@@ -256,8 +253,8 @@ fn triangular_answers_are_the_customers_attempts() -> Result<()> {
     let (accounts, _) = kernel.accounts()?;
     let [(key, account)] = accounts.as_slice() else { panic!("one account, not {}", accounts.len()) };
     assert_eq!(key.address, u64::from(u32::from(Ipv4Addr::new(203, 0, 113, 9))), "the customer's");
-    assert_eq!(key.reason, Reason::ReturnPath as u8);
-    let attempts: u64 = account.windows.iter().map(|window| window.attempts).sum();
+    assert_eq!(key.reason(), Reason::ReturnPath as u8);
+    let attempts: u64 = account.hours().map(|window| window.attempts).sum();
     assert_eq!(attempts, 3, "one for each server");
     assert_eq!(account.destination[1], u64::from(u32::from(Ipv4Addr::new(198, 51, 100, 3))), "the server");
     Ok(())

@@ -56,6 +56,15 @@ pub(crate) fn run() -> Result<()> {
     emulator::find_or_get(&mut packages)
 }
 
+/// What `cargo xtask bench` measures op25b against, and with.
+const PEERS: &[&str] = &["ipset", "iperf3", "iptables", "xdp-tools"];
+
+/// The same, and what op25b is measured against.
+pub(crate) fn run_for_bench() -> Result<()> {
+    run()?;
+    Packages::default().install("to measure against", PEERS)
+}
+
 /// Makes sure that packages can be made and, with `check`, tried: none of the demo's and the tests' programs.
 pub(crate) fn run_for_dist(check: bool) -> Result<()> {
     let mut packages = Packages::default();

@@ -1,45 +1,128 @@
-//! The filter on a SYN to port 25, each time from another of many sources, or with another sequence number.
+//! A SYN, each time from another of many sources: given to the filter, to nothing, or sent out of an interface.
 
-use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    Global,
+    bindings::xdp_action,
+    macros::{classifier, map, xdp},
+    maps::PerCpuArray,
+    programs::{TcContext, XdpContext},
+};
 
 use crate::kernel::{
     frame::XdpFrame,
     hook::{Action, filter},
 };
 
-/// Less one, of how many sources; a power of two before that.
+/// Of how many sources.
 #[unsafe(no_mangle)]
-static LAST_SOURCE: Global<u32> = Global::new(0);
+static SOURCE_COUNT: Global<u32> = Global::new(1);
 /// Whether every frame is an attempt, and none a retransmission.
 #[unsafe(no_mangle)]
 static ATTEMPTS: Global<u8> = Global::new(0);
+/// Every how many frames one is for port 25; zero: the frame's own port stays.
+#[unsafe(no_mangle)]
+static MAIL_EVERY: Global<u32> = Global::new(0);
+/// What is returned for a frame that is sent: `XDP_TX`, or `XDP_PASS` into the interface's own stack.
+#[unsafe(no_mangle)]
+static SENT_BY: Global<u32> = Global::new(xdp_action::XDP_TX);
+/// Frames made so far.
+#[map]
+static MADE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
-/// Offsets in an Ethernet frame with an IPv4 header without options: source address, sequence number, and the
-/// acknowledgement, which counts the runs.
+/// Offsets in an Ethernet frame with an IPv4 header without options.
+const CHECKSUM: usize = 14 + 10;
 const SOURCE: usize = 14 + 12;
-const SEQUENCE: usize = 14 + 20 + 4;
-const ACKNOWLEDGEMENT: usize = SEQUENCE + 4;
+const PORTS: usize = 14 + 20;
+const SEQUENCE: usize = PORTS + 4;
+const END: usize = SEQUENCE + 4;
+/// The first customer, 10.0.0.0.
+const FIRST: u32 = 0x0a00_0000;
 
-#[xdp]
-pub(crate) fn bench_spread(context: XdpContext) -> u32 {
+/// Makes the frame another one; `None` where it is too short.
+#[inline(always)]
+fn vary(context: &XdpContext) -> Option<()> {
     let (start, end) = (context.data(), context.data_end());
-    if start + ACKNOWLEDGEMENT + 4 > end {
-        return xdp_action::XDP_ABORTED;
+    if start + END > end {
+        return None;
     }
-    // SAFETY: all fields end before `end`; nobody else has the frame.
+    let made = MADE.get_ptr_mut(0)?;
+    // SAFETY: the entry is this CPU's own; all fields end before `end`, and nobody else has the frame.
     unsafe {
-        let run = (start + ACKNOWLEDGEMENT) as *mut u32;
-        let number = run.read_unaligned().wrapping_add(1);
-        run.write_unaligned(number);
-        // Odd, so that all sources come before one comes again.
-        let place = number.wrapping_mul(0x9e37_79b1) & LAST_SOURCE.load();
-        ((start + SOURCE) as *mut u32).write_unaligned((0x0a00_0000 | place).to_be());
+        let number = (*made).wrapping_add(1);
+        *made = number;
+        // Odd, so that the sources come evenly, and neighbours in time are none in memory.
+        let place =
+            (u64::from(number.wrapping_mul(0x9e37_79b1)) * u64::from(SOURCE_COUNT.load()) >> 32) as u32;
+        ((start + SOURCE) as *mut u32).write_unaligned((FIRST | place).to_be());
         if ATTEMPTS.load() != 0 {
             ((start + SEQUENCE) as *mut u32).write_unaligned(number);
         }
+        let every = MAIL_EVERY.load();
+        if every != 0 {
+            let port: u16 = if number % every == 0 { 25 } else { 443 };
+            ((start + PORTS + 2) as *mut u16).write_unaligned(port.to_be());
+        }
+    }
+    Some(())
+}
+
+/// The filter.
+#[xdp]
+pub(crate) fn bench_spread(context: XdpContext) -> u32 {
+    if vary(&context).is_none() {
+        return xdp_action::XDP_ABORTED;
     }
     match filter::<XdpFrame>(context.ctx) {
         Action::Pass => xdp_action::XDP_PASS,
         _ => xdp_action::XDP_DROP,
     }
+}
+
+/// Nothing: the floor of the filter.
+#[xdp]
+pub(crate) fn bench_spread_floor(context: XdpContext) -> u32 {
+    if vary(&context).is_none() { xdp_action::XDP_ABORTED } else { xdp_action::XDP_DROP }
+}
+
+/// Sends the frame, its header's checksum in order.
+#[xdp]
+pub(crate) fn bench_send(context: XdpContext) -> u32 {
+    if vary(&context).is_none() {
+        return xdp_action::XDP_ABORTED;
+    }
+    let (start, end) = (context.data(), context.data_end());
+    if start + END > end {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: as in `vary`.
+    unsafe {
+        let mut sum = 0_u32;
+        for word in 0..10 {
+            if word != 5 {
+                sum += u32::from(((start + 14 + 2 * word) as *const u16).read_unaligned());
+            }
+        }
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        ((start + CHECKSUM) as *mut u16).write_unaligned(!(sum as u16));
+    }
+    SENT_BY.load()
+}
+
+/// Drops everything: the floor of what is blocked.
+#[xdp]
+pub(crate) fn bench_drop(_: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
+/// Passes everything, frames of several buffers too: the floor of what is forwarded.
+#[xdp(frags)]
+pub(crate) fn bench_pass(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// The same at the TC hook.
+#[classifier]
+pub(crate) fn bench_pass_tc(_: TcContext) -> i32 {
+    aya_ebpf::bindings::TC_ACT_UNSPEC
 }

@@ -26,7 +26,7 @@ pub(crate) static MULTI_BUFFER: Global<u8> = Global::new(0);
 /// Whether submission is counted.
 #[unsafe(no_mangle)]
 pub(crate) static SUBMISSION: Global<u8> = Global::new(0);
-/// Whether sources are accounted for; only a benchmark does without.
+/// Whether sources are accounted for.
 #[unsafe(no_mangle)]
 pub(crate) static ACCOUNTS: Global<u8> = Global::new(1);
 /// Whether blocked frames can be answered on this interface.

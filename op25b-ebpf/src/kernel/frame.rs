@@ -8,6 +8,8 @@ use aya_ebpf::{
     },
 };
 use op25b_ebpf::{
+    abi::Answer,
+    address::Address,
     found::{FARTHEST, Found, Wrapping},
     reply::{Reply, craft::Rewrite},
     source::{Event, Mark},
@@ -36,20 +38,14 @@ pub(crate) trait Frame: Rewrite {
     /// Number of the interface.
     fn interface(&self) -> u32;
 
-    /// Packets that the frame stands for.
-    fn packets(&self, found: Found) -> u64;
-
     /// Bytes from the first on that can be read without a copy.
     fn at_hand(&self) -> u64;
 
     /// A tag that travels beside the frame: see [`Event::tag`].
     fn tag(&self) -> u32;
 
-    /// What names the customer's end, with the group's number.
-    fn who(&self, found: Found, group: u32) -> u64;
-
-    /// What tells it from others of its source.
-    fn mark(&self, found: Found) -> Mark;
+    /// What tells it from others of its source, with its other end.
+    fn mark(&self, found: Found, peer: Address) -> Mark;
 
     /// What to answer: see [`super::replies`].
     fn choose(&self, found: Found, action: Verdict) -> Reply;
@@ -60,8 +56,8 @@ pub(crate) trait Frame: Rewrite {
     /// Both, as far as there is to answer. Whether there is something to send.
     fn reply(&self, found: Found, action: Verdict) -> bool;
 
-    /// Hands an event to whoever listens, with the frame's first bytes.
-    fn tell(&self, event: &Event);
+    /// Tells whoever listens, with the frame's first bytes; `kind` is [`Event::kind`].
+    fn tell(&self, found: Found, answer: Answer, kind: u32);
 }
 
 /// A frame at the XDP hook.

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use op25b_ebpf::{
     abi::{Answer, Count},
-    address::Family,
+    address::{Address, Family},
     found::{FARTHEST, Found, Wrapping},
     frame::{self, Extension, Look, Network, SUBMISSIONS, Tags, parse},
     packet::Packet,
@@ -18,7 +18,7 @@ use op25b_ebpf::{
         craft::{self, Rewrite},
     },
     segment::{self, Extent, flag},
-    source::{Event, Mark, Tcp, is_syn},
+    source::{Mark, Tcp, is_syn},
     verdict::{Decision, Flow, Reason, Verdict, decide, submission_cell},
 };
 
@@ -32,7 +32,7 @@ use super::{
 
 /// The subprograms of one hook, and the frame that calls them.
 macro_rules! hook {
-    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $account:ident, $who:ident, $mark:ident, $submission:ident, $extent:ident, $choose:ident, $craft:ident, $turn:ident, $put:ident, $say:ident, $reply:ident) => {
+    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $mark:ident, $tell:ident, $submission:ident, $extent:ident, $choose:ident, $craft:ident, $turn:ident, $put:ident, $say:ident, $reply:ident) => {
         impl Packet for $frame {
             #[inline(always)]
             fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -145,11 +145,6 @@ macro_rules! hook {
             }
 
             #[inline(always)]
-            fn packets(&self, found: Found) -> u64 {
-                self.packets(found)
-            }
-
-            #[inline(always)]
             fn at_hand(&self) -> u64 {
                 self.at_hand()
             }
@@ -170,13 +165,8 @@ macro_rules! hook {
             }
 
             #[inline(always)]
-            fn who(&self, found: Found, group: u32) -> u64 {
-                $who(self.context, found.0, u64::from(group))
-            }
-
-            #[inline(always)]
-            fn mark(&self, found: Found) -> Mark {
-                Mark($mark(self.context, found.0))
+            fn mark(&self, found: Found, peer: Address) -> Mark {
+                Mark($mark(self.context, found.0, peer.high, peer.low))
             }
 
             #[inline(always)]
@@ -195,8 +185,8 @@ macro_rules! hook {
             }
 
             #[inline(always)]
-            fn tell(&self, event: &Event) {
-                sources::tell(&<$logger>::new(self.context), event);
+            fn tell(&self, found: Found, answer: Answer, kind: u32) {
+                $tell(self.context, found.0, u64::from(answer.0), u64::from(kind));
             }
         }
 
@@ -251,8 +241,11 @@ macro_rules! hook {
             if ANSWERS.load() == 0 {
                 decision.verdict = decision.verdict.unanswered();
             }
-            let answer = u64::from(answer(found, &decision).0);
-            let entered = Entered(if ACCOUNTS.load() == 0 { 0 } else { $account(context, found.0, answer) });
+            let entered = if ACCOUNTS.load() == 0 {
+                Entered::NONE
+            } else {
+                sources::account(&frame, found, &flow, answer(found, &decision), (packets, bytes))
+            };
             if entered.has_had_its_share() {
                 decision.verdict = decision.verdict.unanswered();
                 replies::count(Reply::SourceLimit);
@@ -273,20 +266,18 @@ macro_rules! hook {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $account(context: *mut $context, found: u64, answer: u64) -> u32 {
-            sources::account(&$frame { context }, Found(found), Answer(answer as u32)).0
+        extern "C" fn $mark(context: *mut $context, found: u64, high: u64, low: u64) -> u64 {
+            let found = Found(found);
+            let peer = Address { family: found.peer_family(), high, low };
+            sources::mark(&$frame { context }, found, peer).0
         }
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $who(context: *mut $context, found: u64, group: u64) -> u64 {
-            sources::who(&$frame { context }, Found(found), group as u32)
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $mark(context: *mut $context, found: u64) -> u64 {
-            sources::mark(&$frame { context }, Found(found)).0
+        extern "C" fn $tell(context: *mut $context, found: u64, answer: u64, kind: u64) -> u32 {
+            let (frame, answer) = ($frame { context }, Answer(answer as u32));
+            sources::tell(&frame, &<$logger>::new(context), Found(found), answer, kind as u32);
+            0
         }
 
         #[unsafe(no_mangle)]
@@ -357,9 +348,8 @@ hook!(
     op25b_more_tags_xdp,
     op25b_extension_xdp,
     op25b_judge_xdp,
-    op25b_account_xdp,
-    op25b_who_xdp,
     op25b_mark_xdp,
+    op25b_tell_xdp,
     op25b_submission_xdp,
     op25b_extent_xdp,
     op25b_choose_xdp,
@@ -379,9 +369,8 @@ hook!(
     op25b_more_tags_tc,
     op25b_extension_tc,
     op25b_judge_tc,
-    op25b_account_tc,
-    op25b_who_tc,
     op25b_mark_tc,
+    op25b_tell_tc,
     op25b_submission_tc,
     op25b_extent_tc,
     op25b_choose_tc,

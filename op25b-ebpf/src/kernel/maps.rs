@@ -74,7 +74,8 @@ impl Policy for Tables {
     #[inline(always)]
     fn server(&self, address: Address) -> Server {
         let entry = op25b_server(address.family as u64, address.high, address.low);
-        SERVERS.get(entry).copied().unwrap_or_default()
+        // Most are none.
+        if entry == 0 { Server::default() } else { SERVERS.get(entry).copied().unwrap_or_default() }
     }
 
     #[inline(always)]

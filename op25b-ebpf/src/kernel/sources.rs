@@ -11,11 +11,12 @@ use aya_ebpf::{
 };
 use op25b_ebpf::{
     abi::Answer,
+    address::{Address, Family},
     found::Found,
     policy::Policy,
     source::{
-        DESTINATION_BITS, EVENT_INTERVAL, Event, KEPT, Key, Mark, REMEMBERED, SNAPSHOT, SOURCE_PACE, Source,
-        Tcp, WINDOW, Window, destination_bit, is_syn, source_word, syn_hash,
+        DESTINATION_BITS, EVENT_INTERVAL, Entry, Event, KEPT, Key, Mark, REMEMBERED, SNAPSHOT, SOURCE_PACE,
+        Source, Tcp, WINDOW, Window, source_word,
     },
     verdict::{Flow, Verdict},
 };
@@ -57,6 +58,9 @@ impl Entered {
         (self.0 & Self::ATTEMPT) as u64
     }
 
+    /// Nobody's account.
+    pub(super) const NONE: Self = Self(0);
+
     /// Whether somebody is to hear of it.
     #[inline(always)]
     const fn is_to_be_told(self) -> bool {
@@ -70,46 +74,69 @@ impl Entered {
     }
 }
 
-/// Enters a judged frame into its source's account.
+/// Enters a judged frame into its source's account, and tells who listens.
 #[inline(always)]
-pub(super) fn account<F: Frame>(frame: &F, found: Found, answer: Answer) -> Entered {
-    let now = now();
-    let mark = frame.mark(found);
-    let key = Key::new(found.customer_family_number(), frame.who(found, answer.group()), answer);
-    let entered = match find(&key) {
-        // SAFETY: a value of a map is there as long as the program runs, even where its entry is evicted meanwhile.
-        Some((source, opened)) => unsafe { enter(source, opened, now, frame, found, mark, answer) },
-        // No memory for it: the frame counts, its source does not, nor is it answered.
-        None => Entered(
-            u32::from(mark.syn() != 0) | (Entered::HAS_HAD_ITS_SHARE * u32::from(answer.is_answered())),
-        ),
+pub(super) fn account<F: Frame>(
+    frame: &F,
+    found: Found,
+    flow: &Flow,
+    answer: Answer,
+    (packets, bytes): (u64, u64),
+) -> Entered {
+    let (customer, peer) = (flow.customer(), flow.peer());
+    let group = match customer.family {
+        Family::Ipv4 => None,
+        // Only there is something to look up.
+        Family::Ipv6 => Tables.group(answer.group()),
     };
+    let entry = Entry::new(answer, found.customer_family_number(), bytes, packets);
+    let mark = frame.mark(found, peer);
+    let peer_family = (peer.family as u64) << PEER_FAMILY;
+    let entered = Entered(op25b_account(
+        source_word(customer, group),
+        entry.0,
+        mark.0 | peer_family,
+        peer.high,
+        peer.low,
+    ));
     let mut kind = if entered.is_to_be_told() { Event::ATTEMPT } else { 0 };
     if answer.verdict() != Verdict::Pass as u8 && is_sampled() {
         kind |= Event::SAMPLE;
     }
     if kind != 0 {
-        frame.tell(&event(frame, found, answer, now, kind));
+        frame.tell(found, answer, kind);
     }
     entered
 }
 
-/// What names the customer's end of a frame, in the account's key.
-#[inline(always)]
-pub(super) fn who<F: Frame>(frame: &F, found: Found, group: u32) -> u64 {
-    Flow::read(frame, found).map_or(0, |flow| source_word(flow.customer(), Tables.group(group)))
+/// Bit of a mark on its way to [`op25b_account`].
+const PEER_FAMILY: u32 = 63;
+
+/// The account, of either hook's frames: verified once for all callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn op25b_account(address: u64, entry: u64, mark: u64, high: u64, low: u64) -> u32 {
+    let (entry, family) = (Entry(entry), if mark >> PEER_FAMILY == 0 { Family::Ipv4 } else { Family::Ipv6 });
+    let answer = entry.answer();
+    let key = Key::new(address, answer.group(), answer.reason_number(), entry.family());
+    let mark = Mark(mark);
+    match find(&key) {
+        // SAFETY: a value of a map is there as long as the program runs, even where its entry is evicted meanwhile.
+        Some((source, opened)) => unsafe {
+            enter(source, opened, entry, mark, Address { family, high, low })
+        },
+        // No memory for it: the frame counts, its source does not, nor is it answered.
+        None => u32::from(mark.syn() != 0) | (Entered::HAS_HAD_ITS_SHARE * u32::from(answer.is_answered())),
+    }
 }
 
 /// What tells a frame from others of its source.
 #[inline(always)]
-pub(super) fn mark<F: Frame>(frame: &F, found: Found) -> Mark {
-    let Some(flow) = Flow::read(frame, found) else { return Mark(0) };
-    let header: Option<Tcp> = if flow.readable { frame.read(found.transport_at()) } else { None };
-    let syn = match header {
-        Some(header) if is_syn(header) => syn_hash(header, flow.peer(), SEED.load()),
-        _ => 0,
-    };
-    Mark::new(syn, destination_bit(flow.peer(), SEED.load()))
+pub(super) fn mark<F: Frame>(frame: &F, found: Found, peer: Address) -> Mark {
+    let header: Option<Tcp> = if found.is_readable() { frame.read(found.transport_at()) } else { None };
+    // Zeros rather than nothing: LLVM computes with what it has not read, which the verifier does not take.
+    let header = header.unwrap_or_default();
+    Mark::of(peer, header, SEED.load())
 }
 
 /// The account of a source, and whether it was opened for this frame.
@@ -127,33 +154,29 @@ fn find(key: &Key) -> Option<(*mut Source, bool)> {
     SOURCES.get_ptr_mut(key).map(|source| (source, opened))
 }
 
+/// Enters a frame; what [`Entered`] holds.
+///
 /// # Safety
 ///
 /// `source` points to a value of [`SOURCES`]. Other CPUs may write to it at the same time: sums are atomic; what
 /// else they overwrite is a destination, a SYN or the turn of an hour, which are approximate.
 #[inline(always)]
-unsafe fn enter<F: Frame>(
-    source: *mut Source,
-    opened: bool,
-    now: u64,
-    frame: &F,
-    found: Found,
-    mark: Mark,
-    answer: Answer,
-) -> Entered {
+unsafe fn enter(source: *mut Source, opened: bool, entry: Entry, mark: Mark, peer: Address) -> u32 {
+    let now = now();
     // SAFETY: by the caller's promise; every offset below is inside a `Source`.
     unsafe {
-        let number = (now + EPOCH.load()) / WINDOW;
-        let window = (&raw mut (*source).windows).cast::<Window>().add((number & 1) as usize);
-        if (*window).number != number {
-            turn(source, window, number, now);
+        let hour = &raw mut (*source).hour;
+        let time = now + EPOCH.load();
+        // A division only where the hour turns.
+        if time.wrapping_sub((*hour).number.wrapping_mul(WINDOW)) >= WINDOW {
+            turn(source, time / WINDOW, now);
         }
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).packets, frame.packets(found));
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).bytes, frame.length() as u64);
-        (*window).last = now;
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*hour).packets, entry.packets());
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*hour).bytes, entry.bytes());
+        (*hour).last = now;
 
         let bit = mark.destination_bit();
-        let words = (&raw mut (*window).destinations).cast::<u64>();
+        let words = (&raw mut (*hour).destinations).cast::<u64>();
         // The mask is a bound for the verifier.
         let word = words.add((bit as usize / 64) & (DESTINATION_BITS / 64 - 1));
         let mask = 1 << (bit % 64);
@@ -162,54 +185,47 @@ unsafe fn enter<F: Frame>(
         }
         let syn = mark.syn();
         let attempt = syn != 0 && is_new(source, syn);
-        if attempt {
-            atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*window).attempts, 1);
-        }
-        // What repeats is not written again: the account is most of what a blocked frame costs.
-        if (attempt || opened)
-            && let Some(flow) = Flow::read(frame, found)
-        {
-            let peer = flow.peer();
-            (*source).destination = [peer.high, peer.low];
-            (*source).destination_family = peer.family as u32;
-        }
-        if opened {
-            (*source).first = now;
-        }
-        let tell = (attempt || opened) && now.wrapping_sub((*source).told) >= EVENT_INTERVAL;
-        if tell {
-            (*source).told = now;
-        }
         let mut entered = 0;
         if attempt {
+            atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*hour).attempts, 1);
             entered |= Entered::ATTEMPT;
         }
-        if tell {
-            entered |= Entered::TELL;
+        // What repeats is not written again: the account is most of what a blocked frame costs.
+        if attempt || opened {
+            (*source).destination = [peer.high, peer.low];
+            (*source).destination_family = peer.family as u32;
+            if opened {
+                (*source).first = now;
+            }
+            if now.wrapping_sub((*source).told) >= EVENT_INTERVAL {
+                (*source).told = now;
+                entered |= Entered::TELL;
+            }
         }
-        if answer.is_answered() {
+        if entry.answer().is_answered() {
             match SOURCE_PACE.next((*source).answered, now) {
                 Some(next) => (*source).answered = next,
                 None => entered |= Entered::HAS_HAD_ITS_SHARE,
             }
         }
-        Entered(entered)
+        entered
     }
 }
 
-/// Begins an hour: what the window held goes to what was before it.
+/// Begins an hour: the one before the last goes to the sums.
 ///
 /// # Safety
 ///
-/// As of [`enter`]; `window` is one of the source's.
+/// As of [`enter`].
 #[inline(always)]
-unsafe fn turn(source: *mut Source, window: *mut Window, number: u64, now: u64) {
+unsafe fn turn(source: *mut Source, number: u64, now: u64) {
     // SAFETY: by the caller's promise.
     unsafe {
-        (*source).packets += (*window).packets;
-        (*source).bytes += (*window).bytes;
-        (*source).attempts += (*window).attempts;
-        *window = Window { number, first: now, ..Window::default() };
+        (*source).packets += (*source).before.packets;
+        (*source).bytes += (*source).before.bytes;
+        (*source).attempts += (*source).before.attempts;
+        (*source).before = (*source).hour;
+        (*source).hour = Window { number, first: now, ..Window::default() };
     }
 }
 
@@ -241,11 +257,12 @@ fn is_sampled() -> bool {
     every != 0 && (every == 1 || unsafe { bpf_get_prandom_u32() } % every == 0)
 }
 
+/// Hands an event to whoever listens.
 #[inline(always)]
-fn event<F: Frame>(frame: &F, found: Found, answer: Answer, time: u64, kind: u32) -> Event {
+pub(super) fn tell<F: Frame>(frame: &F, context: &impl EbpfContext, found: Found, answer: Answer, kind: u32) {
     let at_hand = frame.at_hand();
-    Event {
-        time,
+    let event = Event {
+        time: now(),
         found: found.0,
         answer: answer.0,
         interface: frame.interface(),
@@ -253,12 +270,7 @@ fn event<F: Frame>(frame: &F, found: Found, answer: Answer, time: u64, kind: u32
         captured: if at_hand < SNAPSHOT as u64 { at_hand as u32 } else { SNAPSHOT as u32 },
         kind,
         tag: frame.tag(),
-    }
-}
-
-/// Hands an event to whoever listens.
-#[inline(always)]
-pub(super) fn tell(context: &impl EbpfContext, event: &Event) {
+    };
     EVENTS.output(context, event, event.captured);
 }
 

@@ -12,7 +12,7 @@ use super::reader::Reader;
 use crate::document::{self, Document, excerpt};
 
 /// What people and programs are told, and where.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outputs {
     /// HTTP, off where there is none.
     pub metrics: Option<Metrics>,
@@ -24,6 +24,22 @@ pub struct Outputs {
     pub triage: Triage,
     /// Whether submission is counted.
     pub count_submission: bool,
+    /// Whether sources are accounted for.
+    pub account_sources: bool,
+}
+
+/// What a policy says that says nothing of them.
+impl Default for Outputs {
+    fn default() -> Self {
+        Self {
+            metrics: None,
+            history: None,
+            syslog: None,
+            triage: Triage::default(),
+            count_submission: false,
+            account_sources: true,
+        }
+    }
 }
 
 /// OpenMetrics, the page and the API over HTTP.
@@ -99,6 +115,7 @@ impl Reader<'_> {
             syslog: document.syslog.as_ref().and_then(|written| self.syslog(written)),
             triage: self.triage(&document.triage),
             count_submission: document.count_submission,
+            account_sources: document.account_sources,
         }
     }
 

@@ -1,0 +1,175 @@
+//! `cargo xtask bench program`: what the program costs one frame, by BPF_PROG_TEST_RUN: every path, by prefixes and by
+//! sources.
+
+#[path = "../../tests/frames/mod.rs"]
+mod frames;
+mod loaded;
+mod paths;
+#[path = "../shared/policy.rs"]
+mod policy;
+#[path = "../shared/mod.rs"]
+mod shared;
+
+use anyhow::{Result, ensure};
+use clap::Parser as _;
+use loaded::{Loaded, Spreading};
+use shared::{Arguments, Part, Report, Row, Spread, Target, in_turns};
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut report = Report::new()?;
+    passing(&arguments, &mut report)?;
+    judged(&arguments, &mut report)?;
+    answered(&arguments, &mut report)?;
+    sources(&arguments, &mut report)?;
+    prefixes(&arguments, &mut report)?;
+    report.write(&arguments)
+}
+
+const NANOSECONDS: &str = "ns";
+
+/// What leaves without being judged: 99.9 % of traffic.
+fn passing(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let loaded = Loaded::new(&loaded::Policy::default())?;
+    let mut part = Part::new("Frames that are not mail", NANOSECONDS, "an empty program");
+    for path in paths::passing() {
+        part.rows.push(loaded.row(arguments, &path)?);
+    }
+    for (name, due) in paths::DUE {
+        if let Some(over) = part.row(name).and_then(|row| row.over) {
+            report.target(Target::at_most(
+                format!("{name}, over an empty program"),
+                due,
+                over.median,
+                NANOSECONDS,
+            ));
+        }
+    }
+    report.part(part);
+    Ok(())
+}
+
+/// What is judged, ever the same frame of one source.
+fn judged(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let mut part = Part::new("Frames to port 25, by what is decided", NANOSECONDS, "an empty program");
+    for accounts in [true, false] {
+        let loaded = Loaded::new(&loaded::Policy { accounts, ..loaded::Policy::default() })?;
+        for path in paths::judged() {
+            let mut row = loaded.row(arguments, &path)?;
+            if !accounts {
+                row.name += ", no accounts";
+            }
+            part.rows.push(row);
+        }
+    }
+    report.part(part);
+    Ok(())
+}
+
+/// An answered frame is another one afterwards: single runs, each with what the system call leaves of the caches.
+fn answered(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let mut part = Part::new("Answers, single runs", NANOSECONDS, "an empty program");
+    for (name, action, stage) in paths::ANSWERED {
+        let loaded = Loaded::new(&loaded::Policy { action, ..loaded::Policy::default() })?;
+        let frame = loaded.staged(stage)?;
+        let rounds = if arguments.quick { 100 } else { 900 };
+        let figures = in_turns(rounds, &mut [false, true], |ours| loaded.once(*ours, &frame))?;
+        part.rows.push(Row {
+            name: name.to_owned(),
+            figure: Spread::of(figures[1].clone()),
+            over: Some(Spread::over(&figures[1], &figures[0])),
+            note: None,
+        });
+    }
+    report.part(part);
+    Ok(())
+}
+
+/// Frames that are blocked, by how many sources send them.
+fn sources(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    const PREFIXES: u32 = 1_000;
+    let counts: &[u32] = if arguments.quick { &[1, 10_000] } else { &[1, 100, 1_000, 10_000, 100_000] };
+    let mut part = Part::new("Blocked, 1,000 prefixes, by sources", NANOSECONDS, "an empty program");
+    for &count in counts {
+        for (what, accounts, attempts) in
+            [("no accounts", false, true), ("retransmissions", true, false), ("attempts", true, true)]
+        {
+            let mut row =
+                spread(arguments, &Spreading { prefixes: PREFIXES, sources: count, accounts, attempts })?;
+            row.name = format!("{} sources, {what}", grouped(count));
+            part.rows.push(row);
+        }
+    }
+    for (sources, what, due) in
+        [(10_000, "attempts", 60.0), (100_000, "attempts", 100.0), (10_000, "no accounts", 20.0)]
+    {
+        let name = format!("{} sources, {what}", grouped(sources));
+        if let Some(over) = part.row(&name).and_then(|row| row.over) {
+            let what = format!("blocked, 1,000 prefixes, {name}, over an empty program");
+            report.target(Target::at_most(what, due, over.median, NANOSECONDS));
+        }
+    }
+    report.part(part);
+    Ok(())
+}
+
+/// The same, by how many prefixes the policy has.
+fn prefixes(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let counts: &[u32] =
+        if arguments.quick { &[10, 1_000] } else { &[10, 1_000, 10_000, 100_000, 1_000_000] };
+    let mut part =
+        Part::new("Blocked, 10,000 sources, no accounts, by prefixes", NANOSECONDS, "an empty program");
+    for &prefixes in counts {
+        let spreading = Spreading { prefixes, sources: 10_000, accounts: false, attempts: false };
+        let mut row = spread(arguments, &spreading)?;
+        row.name = format!("{} prefixes", grouped(prefixes));
+        part.rows.push(row);
+    }
+    report.part(part);
+    Ok(())
+}
+
+fn spread(arguments: &Arguments, spreading: &Spreading) -> Result<Row> {
+    let running = spreading.load()?;
+    let figures = in_turns(rounds(arguments), &mut [false, true], |ours| running.run(*ours))?;
+    running.check(spreading)?;
+    Ok(Row {
+        name: String::new(),
+        figure: Spread::of(figures[1].clone()),
+        over: Some(Spread::over(&figures[1], &figures[0])),
+        note: None,
+    })
+}
+
+impl Loaded {
+    /// A path beside an empty program.
+    fn row(&self, arguments: &Arguments, path: &paths::Path) -> Result<Row> {
+        let returns = self.returns(&path.frame)?;
+        ensure!(returns == path.returns, "{}: the program returns {returns}", path.name);
+        let figures =
+            in_turns(rounds(arguments), &mut [false, true], |ours| self.repeated(*ours, &path.frame))?;
+        Ok(Row {
+            name: path.name.to_owned(),
+            figure: Spread::of(figures[1].clone()),
+            over: Some(Spread::over(&figures[1], &figures[0])),
+            note: None,
+        })
+    }
+}
+
+const fn rounds(arguments: &Arguments) -> usize {
+    if arguments.quick { 3 } else { 21 }
+}
+
+/// With a comma between thousands.
+fn grouped(number: u32) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
