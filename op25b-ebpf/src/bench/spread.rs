@@ -25,11 +25,15 @@ static MAIL_EVERY: Global<u32> = Global::new(0);
 /// What is returned for a frame that is sent: `XDP_TX`, or `XDP_PASS` into the interface's own stack.
 #[unsafe(no_mangle)]
 static SENT_BY: Global<u32> = Global::new(xdp_action::XDP_TX);
+/// The Ethernet address that frames are sent to, its first byte lowest.
+#[unsafe(no_mangle)]
+static SENT_TO: Global<u64> = Global::new(0);
 /// Frames made so far.
 #[map]
 static MADE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
 /// Offsets in an Ethernet frame with an IPv4 header without options.
+const TIME_TO_LIVE: usize = 14 + 8;
 const CHECKSUM: usize = 14 + 10;
 const SOURCE: usize = 14 + 12;
 const PORTS: usize = 14 + 20;
@@ -84,7 +88,8 @@ pub(crate) fn bench_spread_floor(context: XdpContext) -> u32 {
     if vary(&context).is_none() { xdp_action::XDP_ABORTED } else { xdp_action::XDP_DROP }
 }
 
-/// Sends the frame, its header's checksum in order.
+/// Sends the frame. Its memory was another's before, which may have been forwarded: what a router changes is written
+/// anew.
 #[xdp]
 pub(crate) fn bench_send(context: XdpContext) -> u32 {
     if vary(&context).is_none() {
@@ -96,6 +101,10 @@ pub(crate) fn bench_send(context: XdpContext) -> u32 {
     }
     // SAFETY: as in `vary`.
     unsafe {
+        let to = SENT_TO.load();
+        (start as *mut u32).write_unaligned(to as u32);
+        ((start + 4) as *mut u16).write_unaligned((to >> 32) as u16);
+        *((start + TIME_TO_LIVE) as *mut u8) = 64;
         let mut sum = 0_u32;
         for word in 0..10 {
             if word != 5 {

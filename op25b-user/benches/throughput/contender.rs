@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io::Write as _, process::Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{Program, XdpMode},
+    programs::{LinkOrder, Program, TcAttachType, XdpMode, tc::TcAttachOptions},
 };
 
 use crate::{
@@ -19,27 +19,36 @@ use crate::{
 /// One of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
+    Nothing,
     /// A native program that drops everything: the floor of what is blocked.
     Drop,
     /// A native program that passes everything: the floor of what is forwarded, and what lets frames in to the others.
     Pass,
+    /// The same as generic XDP.
+    PassGeneric,
+    /// The same at the TC hook.
+    PassTc,
     Native,
     NativeWithoutAccounts,
     Generic,
+    /// Behind a native program that lets frames in.
     Tcx,
+    TcxOnly,
+    /// Behind a native program that lets frames in, as the next two.
     NftIngress,
+    NftOnly,
     NftForward,
     Iptables,
     XdpFilter,
 }
 
-/// What keeps a contender at work; what is not named here goes with the namespace.
+/// What keeps a contender at work; what is not in it goes with the namespace.
+#[expect(dead_code, reason = "it is only kept")]
 pub(crate) enum Guard<'a> {
-    Filter(
-        #[expect(dead_code, reason = "it is only kept")] Box<Filter<'a>>,
-        #[expect(dead_code, reason = "likewise")] Option<Ebpf>,
-    ),
-    Program(#[expect(dead_code, reason = "it is only kept")] Box<Ebpf>),
+    Nothing,
+    Filter(Box<Filter<'a>>),
+    Program(Box<Ebpf>),
+    Both(Box<Self>, Box<Self>),
     XdpFilter(&'a Site),
 }
 
@@ -65,6 +74,20 @@ impl Contender {
         Self::NftForward,
         Self::Iptables,
     ];
+    /// Those that forward, each beside an empty program.
+    pub(crate) const FORWARDING: &'static [Self] = &[
+        Self::Nothing,
+        Self::Pass,
+        Self::Native,
+        Self::PassGeneric,
+        Self::Generic,
+        Self::PassTc,
+        Self::TcxOnly,
+        Self::NftOnly,
+    ];
+    /// Which of them are attached in the same way.
+    pub(crate) const ALIKE: [(Self, Self); 3] =
+        [(Self::Native, Self::Pass), (Self::Generic, Self::PassGeneric), (Self::TcxOnly, Self::PassTc)];
     /// Those that see skbs.
     pub(crate) const IN_THE_STACK: &'static [Self] =
         &[Self::Generic, Self::Tcx, Self::NftIngress, Self::NftForward, Self::Iptables];
@@ -72,13 +95,16 @@ impl Contender {
     /// What readers call it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
+            Self::Nothing => "no filter",
             Self::Drop => "empty XDP_DROP",
             Self::Pass => "empty XDP_PASS",
+            Self::PassGeneric => "empty generic XDP_PASS",
+            Self::PassTc => "empty program at tcx",
             Self::Native => "op25b native",
             Self::NativeWithoutAccounts => "op25b native, no accounts",
             Self::Generic => "op25b generic",
-            Self::Tcx => "op25b tc-ingress",
-            Self::NftIngress => "nftables ingress",
+            Self::Tcx | Self::TcxOnly => "op25b tc-ingress",
+            Self::NftIngress | Self::NftOnly => "nftables ingress",
             Self::NftForward => "nftables forward",
             Self::Iptables => "iptables raw and ipset",
             Self::XdpFilter => "xdp-filter",
@@ -89,38 +115,51 @@ impl Contender {
     pub(crate) const fn note(self) -> Option<&'static str> {
         match self {
             Self::XdpFilter => Some("port 25 of everybody, relays too; counts no sources"),
-            Self::NativeWithoutAccounts | Self::NftIngress | Self::NftForward | Self::Iptables => {
-                Some("counts no sources")
-            }
+            Self::NativeWithoutAccounts
+            | Self::NftIngress
+            | Self::NftOnly
+            | Self::NftForward
+            | Self::Iptables => Some("counts no sources"),
             _ => None,
         }
     }
 
     /// Whether it blocks what is to be blocked, and that alone.
     pub(crate) const fn blocks(self) -> bool {
-        !matches!(self, Self::Drop | Self::Pass)
+        !matches!(self, Self::Nothing | Self::Drop | Self::Pass | Self::PassGeneric | Self::PassTc)
     }
 
     /// Sets it up on a router's customer ports.
     pub(crate) fn put(self, site: &Site) -> Result<Guard<'_>> {
         match self {
-            Self::Drop => program(site, "bench_drop"),
-            Self::Pass => program(site, PASS),
+            Self::Nothing => Ok(Guard::Nothing),
+            Self::Drop => program(site, "bench_drop", XdpMode::Driver),
+            Self::Pass => program(site, PASS, XdpMode::Driver),
+            Self::PassGeneric => program(site, PASS, XdpMode::Skb),
+            Self::PassTc => tc_program(site),
             Self::Native => filter(site, "native", true),
             Self::NativeWithoutAccounts => filter(site, "native", false),
             Self::Generic => filter(site, "generic", true),
-            Self::Tcx => filter(site, "tc-ingress", true),
+            Self::Tcx => {
+                let door = door(site)?;
+                Ok(Guard::Both(Box::new(filter(site, "tc-ingress", true)?), Box::new(door)))
+            }
+            Self::TcxOnly => filter(site, "tc-ingress", true),
             Self::NftIngress => {
-                nft(site, "type filter hook ingress device \"eth1\" priority 0;", "netdev")?;
-                program(site, PASS)
+                nft(site, INGRESS, "netdev")?;
+                door(site)
+            }
+            Self::NftOnly => {
+                nft(site, INGRESS, "netdev")?;
+                Ok(Guard::Nothing)
             }
             Self::NftForward => {
                 nft(site, "type filter hook forward priority 0;", "inet")?;
-                program(site, PASS)
+                door(site)
             }
             Self::Iptables => {
                 iptables(site)?;
-                program(site, PASS)
+                door(site)
             }
             Self::XdpFilter => {
                 let load = ["load", "eth1", "--policy", "allow", "--features", "tcp", "--mode", "native"];
@@ -135,30 +174,49 @@ impl Contender {
 
 const PASS: &str = "bench_pass";
 
-/// A program of the benchmark on every customer port.
-fn program(site: &Site, name: &str) -> Result<Guard<'_>> {
-    Ok(Guard::Program(Box::new(attached(site, name)?)))
+/// A veth takes frames of the other end's programs only where an XDP program is.
+fn door(site: &Site) -> Result<Guard<'_>> {
+    program(site, PASS, XdpMode::Driver)
 }
 
-fn attached(site: &Site, name: &str) -> Result<Ebpf> {
+fn load(name: &str) -> Result<Ebpf> {
     let mut object =
         EbpfLoader::new().load(BENCH).context("the kernel does not take the benchmark's maps")?;
     op25b::object::load(&mut object, name)?;
-    let Some(Program::Xdp(program)) = object.program_mut(name) else { bail!("no program {name}") };
-    for port in 0..site.ports {
-        site.router.within(|| program.attach(&Site::port(port), XdpMode::Driver))??;
-    }
     Ok(object)
 }
 
+/// A program of the benchmark on every customer port.
+fn program<'a>(site: &'a Site, name: &str, mode: XdpMode) -> Result<Guard<'a>> {
+    let mut object = load(name)?;
+    let Some(Program::Xdp(program)) = object.program_mut(name) else { bail!("no program {name}") };
+    for port in 0..site.ports {
+        site.router.within(|| program.attach(&Site::port(port), mode))??;
+    }
+    Ok(Guard::Program(Box::new(object)))
+}
+
+fn tc_program(site: &Site) -> Result<Guard<'_>> {
+    const NAME: &str = "bench_pass_tc";
+    let mut object = load(NAME)?;
+    let Some(Program::SchedClassifier(program)) = object.program_mut(NAME) else {
+        bail!("no program {NAME}")
+    };
+    site.router.within(|| {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        program.attach_with_options("eth1", TcAttachType::Ingress, options)
+    })??;
+    Ok(Guard::Program(Box::new(object)))
+}
+
 fn filter<'a>(site: &'a Site, attach: &str, accounts: bool) -> Result<Guard<'a>> {
-    // A veth takes frames from the other end only where an XDP program is.
-    let door = if attach == "tc-ingress" { Some(attached(site, PASS)?) } else { None };
     let mut filter = Filter::new(&site.router)?;
     let text = policy::text(&policy::prefixes(PREFIXES)?, &site.interfaces(attach), accounts);
     filter.start(&text, &[])?;
-    Ok(Guard::Filter(Box::new(filter), door))
+    Ok(Guard::Filter(Box::new(filter)))
 }
+
+const INGRESS: &str = "type filter hook ingress device \"eth1\" priority 0;";
 
 fn nft(site: &Site, hook: &str, family: &str) -> Result<()> {
     let customers: Vec<String> = policy::prefixes(PREFIXES)?.iter().map(ToString::to_string).collect();

@@ -1,6 +1,7 @@
 //! `cargo xtask bench throughput`: live frames from a customer's port into a router, by who filters there.
 
 mod contender;
+mod forwarding;
 #[path = "../../tests/lab/mod.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
 mod lab;
@@ -16,6 +17,7 @@ use std::{thread, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use contender::Contender;
+use forwarding::Protocol;
 use sender::{Load, Sender, Way};
 use shared::{Arguments, Part, Report, Row, Spread, Target, in_turns};
 use site::Site;
@@ -30,7 +32,9 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut report = Report::new()?;
     for load in [Load::Blocked, Load::Hundredth, Load::None] {
-        let part = measure(&arguments, load, Way::Wire, Contender::ON_THE_WIRE)?;
+        // What drops everything is no floor of what is forwarded.
+        let first = usize::from(!matches!(load, Load::Blocked));
+        let part = measure(&arguments, load, Way::Wire, &Contender::ON_THE_WIRE[first..])?;
         if matches!(load, Load::Blocked) {
             targets(&mut report, &part);
         }
@@ -38,6 +42,11 @@ fn main() -> Result<()> {
     }
     report.part(measure(&arguments, Load::Blocked, Way::Stack, Contender::IN_THE_STACK)?);
     report.part(scaling(&arguments)?);
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let (part, targets) = forwarding::measure(&arguments, protocol)?;
+        targets.into_iter().for_each(|target| report.target(target));
+        report.part(part);
+    }
     report.write(&arguments)
 }
 

@@ -111,7 +111,9 @@ impl<'a> Sender<'a> {
     pub(crate) fn new(site: &'a Site, port: usize, load: Load, way: Way) -> Result<Self> {
         let action = if way == Way::Wire { XDP_TX } else { XDP_PASS };
         let (every, count) = (load.every(), SOURCES);
+        let to = ethernet(&site.address("router", &Site::port(port))?)?;
         let mut object = EbpfLoader::new()
+            .override_global("SENT_TO", &to, true)
             .override_global("SENT_BY", &action, true)
             .override_global("MAIL_EVERY", &every, true)
             .override_global("SOURCE_COUNT", &count, true)
@@ -119,8 +121,7 @@ impl<'a> Sender<'a> {
             .load(BENCH)
             .context("the kernel does not take the sender's maps")?;
         op25b::object::load(&mut object, SEND)?;
-        let router = site.address("router", &Site::port(port))?;
-        let frame = frame(&router, load.port())?;
+        let frame = crate::lab::syn("10.0.0.1".parse()?, OUTSIDE.parse()?, 40_000, load.port());
         let index = match way {
             Way::Wire => site.index("customer", &format!("tx{port}"))?,
             Way::Stack => site.index("router", &Site::port(port))?,
@@ -161,12 +162,10 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// A SYN to a port outside, for the router's Ethernet address.
-fn frame(router: &str, port: u16) -> Result<Vec<u8>> {
-    let to = router.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
-    ensure!(to.len() == 6, "{router} is no Ethernet address");
-    let mut frame = crate::lab::syn("10.0.0.1".parse()?, OUTSIDE.parse()?, 40_000, port);
-    frame[..6].copy_from_slice(&to);
-    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
-    Ok(frame)
+/// An Ethernet address as a number, its first byte lowest.
+fn ethernet(written: &str) -> Result<u64> {
+    let bytes =
+        written.split(':').map(|byte| u64::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
+    ensure!(bytes.len() == 6, "{written} is no Ethernet address");
+    Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | byte))
 }
