@@ -13,7 +13,7 @@ mod shared;
 use anyhow::{Result, ensure};
 use clap::Parser as _;
 use loaded::{Loaded, Spreading};
-use shared::{Arguments, Part, Report, Row, Spread, Target, in_turns};
+use shared::{Arguments, Part, Report, Row, Spread, Target, grouped, in_turns};
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -159,17 +159,4 @@ impl Loaded {
 
 const fn rounds(arguments: &Arguments) -> usize {
     if arguments.quick { 3 } else { 21 }
-}
-
-/// With a comma between thousands.
-fn grouped(number: u32) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

@@ -5,81 +5,92 @@ use op25b_ebpf::{
     address::{Address, Family},
     policy::Policy as _,
 };
-use serde::Serialize;
 
 use crate::{
     kernel::{Kernel, What},
     scene::{self, Layout, Scene},
+    shared::{Part, Row, Spread, Target, grouped},
 };
 
 const SIZES: [usize; 5] = [10, 1_000, 10_000, 100_000, 1_000_000];
 /// Addresses that are looked up in turn; more than fit a processor's own caches.
 const KEYS: usize = 1 << 17;
 const ROUNDS: usize = 9;
+const NANOSECONDS: &str = "ns";
 
 /// One way to look up, in a table of one size.
-#[derive(Serialize)]
-pub(crate) struct Lookup {
+struct Lookup {
     prefixes: usize,
-    family: &'static str,
-    layout: Layout,
-    keys: &'static str,
     ranges: usize,
-    table_ns: Spread,
-    trie_ns: Spread,
-    times_faster: f64,
-}
-
-/// Over the rounds.
-#[derive(Serialize)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(mut figures: Vec<f64>) -> Self {
-        figures.sort_by(f64::total_cmp);
-        Self { median: figures[figures.len() / 2], least: figures[0], most: figures[figures.len() - 1] }
-    }
-
-    fn cell(&self) -> String {
-        format!("{:.1} ({:.1} to {:.1})", self.median, self.least, self.most)
-    }
+    table: Spread,
+    trie: Spread,
 }
 
 impl Lookup {
-    pub(crate) fn cells(&self) -> Vec<String> {
-        let layout = match self.layout {
-            Layout::Random => "random",
-            Layout::Clustered => "clustered",
+    fn times_faster(&self) -> f64 {
+        self.trie.median / self.table.median
+    }
+
+    fn rows(&self) -> [Row; 2] {
+        let row = |what, figure, note| Row {
+            name: format!("{} prefixes, {what}", grouped(self.prefixes as u32)),
+            figure,
+            over: None,
+            note,
         };
-        vec![
-            self.prefixes.to_string(),
-            self.family.to_owned(),
-            layout.to_owned(),
-            self.keys.to_owned(),
-            self.ranges.to_string(),
-            self.table_ns.cell(),
-            self.trie_ns.cell(),
-            format!("{:.1}", self.times_faster),
-        ]
+        let note = format!("{} ranges; {:.1} times faster", grouped(self.ranges as u32), self.times_faster());
+        [row("table", self.table, Some(note)), row("kernel's trie", self.trie, None)]
     }
 }
 
-pub(crate) fn measure(most: usize) -> Result<Vec<Lookup>> {
-    let mut lookups = Vec::new();
-    for family in [Family::Ipv4, Family::Ipv6] {
-        for layout in [Layout::Random, Layout::Clustered] {
+/// Family by layout by whether what is looked up is there; and what was to be reached.
+pub(crate) fn measure(most: usize) -> Result<(Vec<Part>, Vec<Target>)> {
+    let (mut parts, mut targets) = (Vec::new(), Vec::new());
+    for (family, name, due) in [(Family::Ipv4, "IPv4", 5.0), (Family::Ipv6, "IPv6", 3.0)] {
+        for (layout, lie) in [(Layout::Random, "random"), (Layout::Clustered, "in 16 places")] {
+            let mut hits_and_misses: [Vec<Lookup>; 2] = [Vec::new(), Vec::new()];
             for count in SIZES.into_iter().filter(|count| *count <= most) {
-                lookups.extend(one(family, layout, count)?);
+                let both = one(family, layout, count)?;
+                hits_and_misses.iter_mut().zip(both).for_each(|(lookups, lookup)| lookups.push(lookup));
+            }
+            for (lookups, keys) in hits_and_misses.iter().zip(["found", "not found"]) {
+                let what = format!("{name}, prefixes {lie}, addresses {keys}");
+                targets.extend(reached(&what, due, lookups));
+                let mut part = Part::new(format!("Lookup: {what}"), NANOSECONDS, "");
+                part.rows.extend(lookups.iter().flat_map(Lookup::rows));
+                parts.push(part);
             }
         }
     }
-    Ok(lookups)
+    Ok((parts, targets))
 }
 
+fn reached(what: &str, due: f64, lookups: &[Lookup]) -> Vec<Target> {
+    let slowest = lookups
+        .iter()
+        .filter(|lookup| lookup.prefixes >= 1000)
+        .min_by(|one, other| one.times_faster().total_cmp(&other.times_faster()));
+    let faster = slowest.map(|slowest| {
+        Target::at_least(
+            format!("{what}: trie against table, 1,000 prefixes and more"),
+            due,
+            slowest.times_faster(),
+            "times",
+        )
+    });
+    let growth = match lookups {
+        [least, .., most] if most.prefixes == SIZES[SIZES.len() - 1] => Some(Target::at_most(
+            format!("{what}: 1,000,000 prefixes against 10"),
+            20.0,
+            most.table.median / least.table.median,
+            "times",
+        )),
+        _ => None,
+    };
+    faster.into_iter().chain(growth).collect()
+}
+
+/// Addresses that are there, and others.
 fn one(family: Family, layout: Layout, count: usize) -> Result<Vec<Lookup>> {
     let scene = Scene::new(family, layout, count)?;
     let tables = scene::tables(&scene::policy(scene.prefixes.iter())?)?;
@@ -92,9 +103,9 @@ fn one(family: Family, layout: Layout, count: usize) -> Result<Vec<Lookup>> {
         Family::Ipv6 => ("IPv6", tables.customers6.ranges.len()),
     };
     let mut kernel = Kernel::new(family, &tables, &scene.prefixes, KEYS)?;
-    [(true, "hit"), (false, "miss")]
+    [true, false]
         .into_iter()
-        .map(|(hit, keys)| {
+        .map(|hit| {
             kernel.look_for(&scene.keys(KEYS, hit, holds))?;
             let (found, different) = kernel.check(KEYS)?;
             ensure!(
@@ -104,16 +115,7 @@ fn one(family: Family, layout: Layout, count: usize) -> Result<Vec<Lookup>> {
             let due = if hit { KEYS as u64 } else { 0 };
             ensure!(found == due, "{name}, {count} prefixes: {found} addresses found of {due}");
             let (table, trie) = compare(&kernel)?;
-            Ok(Lookup {
-                prefixes: count,
-                family: name,
-                layout,
-                keys,
-                ranges,
-                times_faster: trie.median / table.median,
-                table_ns: table,
-                trie_ns: trie,
-            })
+            Ok(Lookup { prefixes: count, ranges, table, trie })
         })
         .collect()
 }
@@ -127,32 +129,4 @@ fn compare(kernel: &Kernel) -> Result<(Spread, Spread)> {
         trie.push(kernel.run(What::Trie, KEYS)? - floor);
     }
     Ok((Spread::of(table), Spread::of(trie)))
-}
-
-/// What was to be reached, and what was.
-pub(crate) fn verdicts(lookups: &[Lookup]) -> Vec<String> {
-    let mut verdicts = Vec::new();
-    for (family, due) in [("IPv4", 5.0), ("IPv6", 3.0)] {
-        let slowest = lookups
-            .iter()
-            .filter(|lookup| lookup.family == family && lookup.prefixes >= 1000)
-            .min_by(|one, other| one.times_faster.total_cmp(&other.times_faster));
-        if let Some(slowest) = slowest {
-            verdicts.push(format!(
-                "{family}, 1,000 prefixes and more: at least {:.1} times faster than the trie; due: {due}",
-                slowest.times_faster
-            ));
-        }
-    }
-    let of = |prefixes| lookups.iter().filter(move |lookup| lookup.prefixes == prefixes);
-    let growth = of(SIZES[SIZES.len() - 1]).filter_map(|most| {
-        let same = |least: &&Lookup| {
-            (least.family, least.layout, least.keys) == (most.family, most.layout, most.keys)
-        };
-        Some(most.table_ns.median / of(SIZES[0]).find(same)?.table_ns.median)
-    });
-    if let Some(growth) = growth.max_by(f64::total_cmp) {
-        verdicts.push(format!("1,000,000 prefixes: at most {growth:.1} times the cost of 10; due: 20"));
-    }
-    verdicts
 }

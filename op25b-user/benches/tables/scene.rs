@@ -15,11 +15,9 @@ use op25b::{
     tables::Tables,
 };
 use op25b_ebpf::{abi::GROUPS, address::Family};
-use serde::Serialize;
 
 /// Where prefixes lie.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// Anywhere.
     Random,

@@ -1,8 +1,10 @@
 //! `cargo xtask bench policy`: how long a policy with very many prefixes takes from the file to the interface.
 
-#[path = "../tests/lab/mod.rs"]
+#[path = "../../tests/lab/mod.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
 mod lab;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use std::{
     fmt::Write as _,
@@ -13,35 +15,19 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
-use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
+use clap::Parser as _;
 use lab::{Filter, Namespace, eventually, finish};
-use serde::Serialize;
-
-#[derive(Parser)]
-struct Arguments {
-    /// Up to 10,000 prefixes only
-    #[arg(long)]
-    quick: bool,
-    /// Write the figures here, as JSON
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// What cargo adds
-    #[arg(long, hide = true)]
-    bench: bool,
-}
+use shared::{Arguments, Part, Report, Row, Spread, Target, grouped};
 
 /// Seconds that each command took, for one size of policy.
-#[derive(Serialize)]
 struct Figures {
-    prefixes: u32,
     check: f64,
     diff: f64,
     /// From the start of the process to the policy being in force.
     run: f64,
     reload: f64,
     /// Largest resident memory of the daemon, both generations included.
-    daemon_mib: u64,
+    daemon_mib: f64,
 }
 
 const POLICY: &str = "\
@@ -57,30 +43,43 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let sizes: &[u32] = if arguments.quick { &[10_000] } else { &[10_000, 100_000, 1_000_000] };
-    let mut table = Table::new();
-    table.load_preset(UTF8_BORDERS_ONLY);
-    table.set_header(["prefixes", "check s", "diff s", "run s", "reload s", "daemon MiB"]);
-    let mut all = Vec::new();
-    for prefixes in sizes {
-        let figures = measure(*prefixes)?;
-        table.add_row([
-            figures.prefixes.to_string(),
-            format!("{:.2}", figures.check),
-            format!("{:.2}", figures.diff),
-            format!("{:.2}", figures.run),
-            format!("{:.2}", figures.reload),
-            figures.daemon_mib.to_string(),
-        ]);
-        all.push(figures);
+    let mut report = Report::new()?;
+    let (sizes, rounds): (&[u32], usize) =
+        if arguments.quick { (&[10_000], 1) } else { (&[10_000, 100_000, 1_000_000], 5) };
+    let mut memory = Part::new("Memory of the daemon, at its largest", "MiB", "");
+    for &prefixes in sizes {
+        let figures = (0..rounds).map(|_| measure(prefixes)).collect::<Result<Vec<_>>>()?;
+        let row = |name: &str, of: fn(&Figures) -> f64| Row {
+            name: name.to_owned(),
+            figure: Spread::of(figures.iter().map(of).collect()),
+            over: None,
+            note: None,
+        };
+        let mut part = Part::new(format!("A policy of {} prefixes", grouped(prefixes)), "s", "");
+        part.rows = vec![
+            row("check", |figures| figures.check),
+            row("diff", |figures| figures.diff),
+            row(FORCE, |figures| figures.run),
+            row("reload", |figures| figures.reload),
+        ];
+        let due = [(1_000_000, 3.0), (100_000, 0.5)].into_iter().find(|(size, _)| *size == prefixes);
+        if let (Some((_, due)), Some(row)) = (due, part.row(FORCE)) {
+            let what = format!("{} prefixes {FORCE}", grouped(prefixes));
+            report.target(Target::at_most(what, due, row.figure.median, "s"));
+        }
+        report.part(part);
+        let row = row(&format!("{} prefixes", grouped(prefixes)), |figures| figures.daemon_mib);
+        if prefixes == 1_000_000 {
+            report.target(Target::at_most("1,000,000 prefixes, memory", 477.0, row.figure.median, "MiB"));
+        }
+        memory.rows.push(row);
     }
-    println!("{table}");
-    if let Some(path) = arguments.output {
-        let text = serde_json::to_string_pretty(&all)? + "\n";
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    report.part(memory);
+    report.write(&arguments)
 }
+
+/// A row, named as its target is.
+const FORCE: &str = "from start to in force";
 
 fn measure(prefixes: u32) -> Result<Figures> {
     let (customer, edge) = (Namespace::new("customer")?, Namespace::new("edge")?);
@@ -114,8 +113,8 @@ fn measure(prefixes: u32) -> Result<Figures> {
     let reload = start.elapsed().as_secs_f64();
     let status = fs::read_to_string(format!("/proc/{}/status", filter.pid()?))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().context("VmHWM")?;
-    Ok(Figures { prefixes, check, diff, run, reload, daemon_mib: kib / 1024 })
+    let kib: u32 = peak.trim().trim_end_matches(" kB").parse().context("VmHWM")?;
+    Ok(Figures { check, diff, run, reload, daemon_mib: f64::from(kib) / 1024.0 })
 }
 
 /// Half IPv4, from the shared address space (RFC 6598), in an order that is not theirs; half IPv6.
