@@ -136,8 +136,8 @@ pub fn walk<P: Packet>(packet: &P, look: impl Look) -> Found {
     everyday.unwrap_or_else(|| packet.network(network, look)).through(wrapping)
 }
 
-/// The frames that need no walk, decided without one: unwrapped IPv4 without options and IPv6 without extension
-/// headers. `None`: walk. Never says anything that the walk would not.
+/// The frames that need no walk, decided without one: IPv4 without options and IPv6 without extension headers, as they
+/// are or behind two tags, a PPPoE header or both. `None`: walk. Never says anything that the walk would not.
 #[inline(always)]
 pub fn plain<P: Packet>(packet: &P, look: impl Look) -> Option<Found> {
     // One bounds check for all that IPv4 needs: every frame on an Ethernet wire is longer.
@@ -147,7 +147,7 @@ pub fn plain<P: Packet>(packet: &P, look: impl Look) -> Option<Found> {
             let family = match u16::from_be_bytes([frame[ETHERNET - 2], frame[ETHERNET - 1]]) {
                 TYPE_IPV4 => Family::Ipv4,
                 TYPE_IPV6 => Family::Ipv6,
-                _ => return None,
+                kind => return wrapped(packet, kind, frame, look),
             };
             everyday(packet, Network { at: ETHERNET, family }, *frame.last_chunk()?, look)
         }
@@ -156,6 +156,47 @@ pub fn plain<P: Packet>(packet: &P, look: impl Look) -> Option<Found> {
             everyday(packet, Network { at: 0, family: nibble(head[0])? }, head, look)
         }
     }
+}
+
+/// What most frames of an access network have in front of IP: up to two tags, PPPoE, or both.
+#[inline(always)]
+fn wrapped<P: Packet>(
+    packet: &P,
+    kind: u16,
+    frame: [u8; ETHERNET + IPV4 + PORTS],
+    look: impl Look,
+) -> Option<Found> {
+    const TAG: usize = 4;
+    const PPPOE: usize = 8;
+    let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let (mut at, mut kind, mut wrapping) = (ETHERNET, kind, Wrapping::NONE);
+    if is_tag(kind) {
+        (at, kind, wrapping) = (ETHERNET + TAG, word(ETHERNET + 2), Wrapping::VLAN);
+        if is_tag(kind) {
+            (at, kind) = (ETHERNET + 2 * TAG, word(ETHERNET + TAG + 2));
+        }
+    }
+    if kind == TYPE_PPPOE_SESSION {
+        // Written out, so that each is a load at an offset that is known.
+        let protocol = match at {
+            ETHERNET => word(ETHERNET + 6),
+            at if at == ETHERNET + TAG => word(ETHERNET + TAG + 6),
+            _ => word(ETHERNET + 2 * TAG + 6),
+        };
+        kind = match protocol {
+            PPP_IPV4 => TYPE_IPV4,
+            PPP_IPV6 => TYPE_IPV6,
+            _ => return None,
+        };
+        at += PPPOE;
+        wrapping = wrapping.and(Wrapping::PPPOE);
+    }
+    let family = match kind {
+        TYPE_IPV4 => Family::Ipv4,
+        TYPE_IPV6 => Family::Ipv6,
+        _ => return None,
+    };
+    Some(everyday(packet, Network { at, family }, packet.peek(at)?, look)?.through(wrapping))
 }
 
 /// TCP and UDP behind a bare IP header, whose first bytes are `head`. `None` where it takes more than a look.

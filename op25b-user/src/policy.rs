@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use notice::Notice;
 pub(crate) use notice::UNANSWERED_ON_EGRESS;
+pub(crate) use outputs::NO_ACCOUNTS;
 pub use outputs::{Collector, History, Metrics, Outputs, Syslog, Triage};
 pub(crate) use values::{end, start};
 

@@ -13,7 +13,7 @@ use crate::{
     instance::Instance,
     interface,
     manifest::{self, Manifest},
-    policy::{Override, Policy},
+    policy::{NO_ACCOUNTS, Override, Policy},
     relays::{self, Known},
     sample::Sample,
     situation::{Change, Suspended},
@@ -181,6 +181,9 @@ pub async fn look_with(
         if let Some(why) = &known.unanswered {
             warnings.push(format!("{}: {why}", known.name));
         }
+    }
+    if !manifest.outputs.account_sources {
+        warnings.push(NO_ACCOUNTS.to_owned());
     }
     let daemon = instance.is_running();
     if !daemon {

@@ -572,12 +572,27 @@ fn what_is_told_and_where_is_read_strictly() -> Result<()> {
         ("triage: {bot_destinations: 0}", ["bot_destinations", "1000000"]),
         ("triage: {bots: 1}", ["bots", "bot_destinations"]),
         ("count_submission: perhaps", ["count_submission", "boolean"]),
+        ("account_sources: no one", ["account_sources", "boolean"]),
+        ("account_sources: false\nhistory: {path: /h.db}", ["history", "account_sources: true"]),
+        ("account_sources: false\nsyslog: {to: /dev/log}", ["syslog", "account_sources: true"]),
     ];
     for (line, words) in wrong {
         let tail = format!("unknown_sources: pass\n{line} # HERE\n");
         Parts { tail: &tail, ..VALID }.names(&words)?;
     }
     Ok(())
+}
+
+#[test]
+fn nobody_is_answered_where_nobody_is_accounted_for() -> Result<()> {
+    let customers = second_group(&[
+        "name: business # HERE",
+        "prefixes: [198.51.100.0/24]",
+        "mode: monitor",
+        "action: reset",
+    ]);
+    let tail = "unknown_sources: pass\naccount_sources: false\n";
+    Parts { customers: &customers, tail, ..VALID }.names(&["business", "answers", "account_sources: true"])
 }
 
 #[test]

@@ -335,3 +335,34 @@ fn sources_without_room_are_evicted_and_counted() -> Result<()> {
     say(&format!("sources: {} of {SENT} evicted, {SENT} counted", opened - accounts.len() as u64));
     Ok(())
 }
+
+/// Without accounts the decision and the groups' packets and bytes are the same.
+#[test]
+fn a_policy_can_do_without_accounts() -> Result<()> {
+    let office = Office::of(POLICY);
+    for entry in ENTRIES.iter().filter(|entry| entry.is_here()) {
+        let with = Kernel::with(&office, constants(entry.link, false), &[entry.program])?;
+        let bare = Constants { accounts: false, ..constants(entry.link, false) };
+        let without = Kernel::with(&office, bare, &[entry.program])?;
+        for (source, ..) in sources() {
+            for sequence in [1, 1, 2] {
+                let destination =
+                    if source.is_ipv4() { v4("198.51.100.25") } else { v6("2001:db8:ffff::25") };
+                let segment = Segment { source, destination, ports: (40_000, 25), sequence, flags: SYN };
+                let frame = segment.frame(entry.link);
+                let (one, other) = (with.run(entry.program, &frame)?, without.run(entry.program, &frame)?);
+                assert_eq!(one, other, "{}: what happens to the frame", entry.name);
+            }
+        }
+        let (mut one, mut other) = (with.all_cells()?, without.all_cells()?);
+        one.sort_unstable();
+        other.sort_unstable();
+        assert_eq!(one, other, "{}: packets and bytes of the groups", entry.name);
+        assert!(!one.is_empty() && !with.accounts()?.0.is_empty(), "{}: something was counted", entry.name);
+        assert!(without.accounts()?.0.is_empty(), "{}: nobody has an account", entry.name);
+        for (cell, ..) in one {
+            assert_eq!(without.cell(cell)?.attempts, 0, "{}: attempts need accounts", entry.name);
+        }
+    }
+    Ok(())
+}

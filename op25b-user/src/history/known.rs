@@ -8,7 +8,7 @@ use crate::{
     clock,
     instance::Instance,
     manifest::Manifest,
-    policy::contains,
+    policy::{NO_ACCOUNTS, contains},
     sources::{self, Account},
 };
 
@@ -50,6 +50,9 @@ impl Known {
             },
         };
         let history = opened.is_some();
+        if !manifest.outputs.account_sources {
+            notes.push(NO_ACCOUNTS.to_owned());
+        }
         let mut reader = match opened {
             Some(reader) => reader,
             None => Reader::nowhere()?,

@@ -1,6 +1,7 @@
 //! What people and programs are told, and where: metrics, history, syslog, and from when on a source is a bot.
 
 use std::{
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -8,8 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::reader::Reader;
-use crate::document::{self, Document, excerpt};
+use super::{Group, reader::Reader};
+use crate::document::{self, Action, Document, excerpt};
 
 /// What people and programs are told, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +99,10 @@ impl Default for Triage {
     }
 }
 
+/// What nobody is told where sources are not accounted for.
+pub(crate) const NO_ACCOUNTS: &str = "sources are not accounted for (`account_sources: false`): groups' packets and bytes \
+     are counted, attempts are not, and nobody knows who sent them";
+
 const DAY: u64 = 24 * 3600;
 /// How long hours are kept where the policy does not say.
 const KEEP: Duration = Duration::from_secs(90 * DAY);
@@ -107,6 +112,42 @@ const LONGEST: Duration = Duration::from_secs(3660 * DAY);
 const MAX_MIB: i64 = 1024;
 
 impl Reader<'_> {
+    /// What cannot be had where sources are not accounted for.
+    pub(super) fn without_accounts(&mut self, outputs: &Outputs, groups: &[Group]) {
+        if outputs.account_sources {
+            return;
+        }
+        let mut needed = |near: &str, what: fmt::Arguments<'_>| {
+            self.error(near, format_args!("{what}; write `account_sources: true`, or leave it out"));
+        };
+        if outputs.history.is_some() {
+            needed(
+                "history:",
+                format_args!(
+                    "history: is made of sources' accounts, and `account_sources: false` keeps none"
+                ),
+            );
+        }
+        if outputs.syslog.is_some() {
+            needed(
+                "syslog:",
+                format_args!(
+                    "syslog: tells what sources' accounts hold, and `account_sources: false` keeps none"
+                ),
+            );
+        }
+        for group in groups.iter().filter(|group| group.action != Action::Drop) {
+            needed(
+                &group.name,
+                format_args!(
+                    "group {}: answers are limited by source, and `account_sources: false` counts none of them",
+                    group.name
+                ),
+            );
+        }
+        self.warn("account_sources:", NO_ACCOUNTS);
+    }
+
     pub(super) fn outputs(&mut self, document: &Document) -> Outputs {
         self.leave();
         Outputs {

@@ -139,6 +139,7 @@ impl Reader<'_> {
         self.ipv6(document.ipv6, &groups, block_unknown);
         let interfaces = self.interfaces(&document.interfaces, replaced, block_unknown);
 
+        self.without_accounts(&outputs, &groups);
         self.warn_of_answers(notice.as_ref(), &groups, &interfaces);
         self.warn_of_relays(&relays, &groups, &nesting);
         self.warn_of_shadowed(&groups, &nesting);
