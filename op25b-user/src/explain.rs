@@ -93,19 +93,15 @@ pub struct Syn {
 }
 
 /// What a frame has before its IP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Through {
     /// Nothing: an interface without Ethernet header.
-    #[serde(rename = "ip")]
     Ip,
     /// An Ethernet header.
-    #[serde(rename = "ethernet")]
     Ethernet,
     /// One VLAN tag.
-    #[serde(rename = "vlan")]
     Vlan,
     /// A PPPoE session in two VLAN tags.
-    #[serde(rename = "pppoe in two vlans")]
     PppoeInVlans,
 }
 
@@ -117,7 +113,7 @@ impl Through {
             Self::Ip => "ip",
             Self::Ethernet => "ethernet",
             Self::Vlan => "vlan",
-            Self::PppoeInVlans => "pppoe in two vlans",
+            Self::PppoeInVlans => "pppoe-in-vlans",
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     attach::Hook,
     commands::No,
     counters,
-    explain::{self, Explanation, Syn, Through},
+    explain::{self, Explanation, Syn},
     generation,
     instance::Instance,
     manifest::{Interface, Manifest},
@@ -71,7 +71,7 @@ pub struct Tried {
     #[serde(flatten)]
     pub syn: Syn,
     /// What it has before its IP packet.
-    pub through: Through,
+    pub through: &'static str,
 }
 
 /// Tries the running generation, by the policy that it was made from.
@@ -217,18 +217,21 @@ impl<'a> Bench<'a> {
     /// What shows that frames are tried with what is attached: its instructions, and the maps by which it decides.
     fn identity(&self, running: u32) -> Result<[(&'static str, String, String); 2]> {
         let program = |id: u32, tag: u64| format!("program {id}, tag {tag:016x}");
-        let maps_of = |ids: &BTreeSet<u32>| {
-            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-            format!("maps {}", ids.join(", "))
+        let count = self.decided_by.len();
+        let missing: Vec<String> =
+            (&self.decided_by - &maps(&self.attached)?).iter().map(ToString::to_string).collect();
+        let has = if missing.is_empty() {
+            format!("all {count} maps")
+        } else {
+            format!("not all: map {} is none of its", missing.join(", "))
         };
-        let has = &maps(&self.attached)? & &self.decided_by;
         Ok([
             (
                 "what is attached",
                 program(running, self.twin()?.info()?.tag()),
                 program(self.attached.id(), self.attached.tag()),
             ),
-            ("its tables", maps_of(&self.decided_by), maps_of(&has)),
+            ("its tables and constants", format!("all {count} maps"), has),
         ])
     }
 
@@ -254,7 +257,7 @@ impl<'a> Bench<'a> {
             let other = Explanation::of(manifest, by_host);
             got += &format!(", but by the policy's tables {}: {}", other.verdict, other.reason);
         }
-        let tried = Tried { syn: *syn, through: *through };
+        let tried = Tried { syn: *syn, through: through.name() };
         Ok((Line::new(self.known, name, Some(tried), expected, got), reason != "other"))
     }
 
@@ -269,7 +272,9 @@ impl<'a> Bench<'a> {
 
 /// The kernel's numbers of a program's maps.
 fn maps(program: &ProgramInfo) -> Result<BTreeSet<u32>> {
-    let maps = program.map_ids().context("cannot ask for a program's maps; run it as root")?;
+    let maps = program
+        .map_ids()
+        .map_err(|error| No::Input(format!("cannot ask for a program's maps ({error}); run it as root")))?;
     Ok(maps.unwrap_or_default().into_iter().collect())
 }
 

@@ -43,17 +43,12 @@ pub(super) async fn selftest(instance: &Instance, output: cli::Output) -> Result
 }
 
 fn tell(done: &Selftest) -> Result<()> {
-    let mut rows = super::table(&["interface", "case", "frame", "expected", "got", ""]);
+    let mut rows = super::table(&["interface", "case", "frame", "what happens", ""]);
     for line in &done.lines {
         let Line { interface, case, frame, expected, got, ok, .. } = line;
-        rows.add_row([
-            interface.as_str(),
-            case.as_str(),
-            &frame.map_or_else(|| "-".to_owned(), words),
-            expected.as_str(),
-            got.as_str(),
-            if *ok { "ok" } else { "FAILED" },
-        ]);
+        let frame = frame.map_or_else(|| "-".to_owned(), words);
+        let end = if *ok { "ok".to_owned() } else { format!("FAILED, expected {expected}") };
+        rows.add_row([interface, case, &frame, got, &end]);
     }
     print(&rows.to_string())?;
     for untried in &done.untried {
@@ -63,7 +58,7 @@ fn tell(done: &Selftest) -> Result<()> {
         return Ok(());
     }
     print(&format!(
-        "instance {}: generation {} does what its policy says: {} lines ok; nothing was counted",
+        "instance {}: generation {} does what its policy says: {} lines ok, and nothing of it is counted",
         done.instance,
         done.generation,
         done.lines.len()
@@ -76,6 +71,6 @@ fn words(Tried { syn, through }: Tried) -> String {
         "{} > {}, {}",
         end(syn.source, syn.source_port),
         end(syn.destination, syn.destination_port),
-        through.name()
+        through
     )
 }

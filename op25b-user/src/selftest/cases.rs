@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use op25b_ebpf::{
-    abi::{self, Customer, Role, Server},
+    abi::{Customer, Range4, Range6, Role, Server},
     address::{Address, Family},
     policy::Policy as Lookup,
+    ranges::Range as _,
     verdict::{Reason, Verdict},
 };
 
@@ -113,26 +114,18 @@ impl Source<'_> {
 
     /// The frames of one customer, one way.
     fn add(&self, cases: &mut Cases, who: &str, customer: &Standing<'_>, way: Way, ethernet: bool) {
-        let family = family(customer.address);
         let known = self.tables.group(self.tables.customer(key(customer.address)).group());
         let (relays, scope) = known.map_or((u64::MAX, 0), |group| (group.relays, group.scope));
-        let servers = [
-            (
-                "a server outside",
-                self.server(family, |server| server.relays == 0 && server.scopes & scope == scope),
-            ),
-            ("a relay", self.server(family, |server| server.relays & relays != 0)),
-            (
-                "a relay of others",
-                self.server(family, |server| server.relays != 0 && server.relays & relays == 0),
-            ),
-            (
-                "a server that is not in its destinations",
-                self.server(family, |server| scope != 0 && server.relays == 0 && server.scopes & scope == 0),
-            ),
+        let servers: [(&str, &dyn Fn(Server) -> bool); 4] = [
+            ("a server outside", &|server| server.relays == 0 && server.scopes & scope == scope),
+            ("a relay", &|server| server.relays & relays != 0),
+            ("a relay of others", &|server| server.relays != 0 && server.relays & relays == 0),
+            ("a server that is not in its destinations", &|server| {
+                scope != 0 && server.relays == 0 && server.scopes & scope == 0
+            }),
         ];
-        for (place, (what, address)) in servers.into_iter().enumerate() {
-            let Some(server) = address else { continue };
+        for (place, (what, is)) in servers.into_iter().enumerate() {
+            let Some(server) = self.server(customer.address, is) else { continue };
             let first = place == 0;
             for port in [MAIL].into_iter().chain(SUBMISSION.into_iter().filter(|_| first)) {
                 let promised = match way {
@@ -161,41 +154,46 @@ impl Source<'_> {
 
     /// An address that is this as a customer and no relay.
     fn customer(&self, family: Family, is: &dyn Fn(Customer) -> bool) -> Option<IpAddr> {
-        let fits = |address: &IpAddr| {
-            let address = key(*address);
-            is(self.tables.customer(address)) && self.tables.server(address).relays == 0
-        };
-        self.find(family, [&self.tables.customers4.ranges, &[]], [&self.tables.customers6.ranges, &[]], fits)
-    }
-
-    /// An address that is this as a server, and no customer where there is such a one.
-    fn server(&self, family: Family, is: impl Fn(Server) -> bool) -> Option<IpAddr> {
         let tables = self.tables;
-        let all = |address: &IpAddr| is(tables.server(key(*address)));
-        let stranger = |address: &IpAddr| all(address) && tables.customer(key(*address)) == Customer::UNKNOWN;
-        let ranges4 = [&tables.servers4.ranges[..], &tables.customers4.ranges];
-        let ranges6 = [&tables.servers6.ranges[..], &tables.customers6.ranges];
-        self.find(family, ranges4, ranges6, stranger).or_else(|| self.find(family, ranges4, ranges6, all))
+        let fits =
+            |address: &IpAddr| is(tables.customer(key(*address))) && tables.server(key(*address)).relays == 0;
+        let may = |value| is(Customer(value));
+        find(family, &tables.customers4.ranges, &tables.customers6.ranges, may, fits)
     }
 
-    /// The first that fits: of the documentation ranges, else at the start of a range of a table, where all that there
-    /// is begins.
-    fn find(
-        &self,
-        family: Family,
-        ranges4: [&[abi::Range4]; 2],
-        ranges6: [&[abi::Range6]; 2],
-        fits: impl Fn(&IpAddr) -> bool,
-    ) -> Option<IpAddr> {
-        let ipv6 = matches!(family, Family::Ipv6);
-        if let Some(found) = strangers(ipv6).into_iter().find(&fits) {
-            return Some(found);
-        }
-        match family {
-            Family::Ipv4 => starts(ranges4, false).find(fits),
-            Family::Ipv6 => starts(ranges6, true).find(fits),
-        }
+    /// Another address than the customer's that is this as a server, and no customer where there is such a one.
+    fn server(&self, customer: IpAddr, is: impl Fn(Server) -> bool) -> Option<IpAddr> {
+        let tables = self.tables;
+        let all = |address: &IpAddr| *address != customer && is(tables.server(key(*address)));
+        let stranger = |address: &IpAddr| all(address) && tables.customer(key(*address)) == Customer::UNKNOWN;
+        let may = |value: u32| tables.servers.get(value as usize).is_some_and(|server| is(*server));
+        let (four, six) = (&tables.servers4.ranges, &tables.servers6.ranges);
+        let family = family(customer);
+        find(family, four, six, may, stranger).or_else(|| find(family, four, six, may, all))
     }
+}
+
+/// The first address that fits: of the documentation ranges, else near the start of a table's range whose value may be
+/// right. For people not the first one there: that is often a network's own.
+fn find(
+    family: Family,
+    ranges4: &[Range4],
+    ranges6: &[Range6],
+    may: impl Fn(u32) -> bool,
+    fits: impl Fn(&IpAddr) -> bool,
+) -> Option<IpAddr> {
+    fn near<R: Entry>(range: &R) -> [IpAddr; 2] {
+        [1, 0].map(|step| {
+            let address = range.address().saturating_add(step).min(R::LAST);
+            sources::address([(address >> 64) as u64, address as u64], R::LAST == u128::MAX)
+        })
+    }
+    let ipv6 = matches!(family, Family::Ipv6);
+    let stranger = strangers(ipv6).into_iter().find(&fits);
+    stranger.or_else(|| match family {
+        Family::Ipv4 => ranges4.iter().filter(|range| may(range.value())).flat_map(near).find(fits),
+        Family::Ipv6 => ranges6.iter().filter(|range| may(range.value())).flat_map(near).find(fits),
+    })
 }
 
 /// Which way a frame goes, seen from the customer.
@@ -311,15 +309,6 @@ fn is_out_of_scope(group: &Group, server: IpAddr) -> bool {
 
 fn contain(prefixes: &[IpNetwork], address: IpAddr) -> bool {
     prefixes.iter().any(|prefix| prefix.contains(address))
-}
-
-/// Addresses near the start of each range, for people not the first: that is often a network's own.
-fn starts<R: Entry>(tables: [&[R]; 2], ipv6: bool) -> impl Iterator<Item = IpAddr> {
-    let at = move |range: &R, step: u128| {
-        let address = range.address().saturating_add(step).min(R::LAST);
-        sources::address([(address >> 64) as u64, address as u64], ipv6)
-    };
-    tables.into_iter().flatten().flat_map(move |range| [1, 0].map(|step| at(range, step)))
 }
 
 /// An address as tables know it.
