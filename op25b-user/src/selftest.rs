@@ -82,8 +82,8 @@ pub struct Tried {
 pub async fn run(instance: &Instance, manifest: &Manifest, policy: &Policy) -> Result<Selftest> {
     if policy.hash != manifest.hash {
         return Err(No::Input(format!(
-            "files that the policy in force names have changed since it took force, so that what it promises is not known \
-             any more; `op25b reload` puts {} in force as it is now, then `op25b selftest` again",
+            "the policy in force, or a file that it names, has changed since it took force, so that nobody can tell what it \
+             promises; `op25b reload` puts {} in force as it is now, then `op25b selftest` again",
             manifest.policy.display()
         ))
         .into());

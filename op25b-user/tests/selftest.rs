@@ -20,6 +20,7 @@ use aya::{
 use lab::{Answer, Filter, KURUME};
 use nix::sys::signal::Signal;
 use op25b::{
+    attach::Hook,
     bulk,
     object::{self, Constants, Maps, Wire, program},
     policy::{Override, Policy},
@@ -297,7 +298,7 @@ fn what_is_in_force_is_tried_and_not_what_is_written() -> Result<()> {
     fs::write(&list, "203.0.113.0/25\n")?;
     let answer = filter.op25b(&["selftest"])?;
     let error = answer.error()?;
-    assert!(error.contains("have changed") && error.contains("op25b reload"), "{error}");
+    assert!(error.contains("has changed") && error.contains("op25b reload"), "{error}");
     let answer = filter.op25b(&["reload"])?;
     assert_eq!(answer.code, Some(0), "{answer:?}");
     passes(&filter)?;
@@ -361,6 +362,24 @@ fn another_program_at_the_link_fails() -> Result<()> {
         assert!(got.contains(&format!("program {id} is attached")), "{got}");
         drop(program.take_link(other)?);
     }
+
+    // One that has taken the place of op25b's wherever `status` looks.
+    let mut object = object::create(&tables, constants, Maps::Own)?;
+    let other: &mut Xdp = object::load(&mut object, program::PASS)?.try_into()?;
+    let pinned = FdLink::from(PinnedLink::from_pin(&link)?);
+    let attached = other.attach_to_link(XdpLink::try_from(pinned)?)?;
+    drop(other.take_link(attached)?);
+    let pin = filter.pins().join(format!("generations/1/{}:eth1:native", Hook::Xdp.program()));
+    fs::remove_file(&pin)?;
+    other.pin(&pin)?;
+    let path = filter.state().join("generation.json");
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    manifest["interfaces"][0]["program"] = other.info()?.id().into();
+    fs::write(&path, manifest.to_string())?;
+    assert_eq!(filter.status()?.0, Some(0));
+    let wrong = fails(&filter)?;
+    let cases: Vec<_> = wrong.iter().filter_map(|line| line["case"].as_str()).collect();
+    assert_eq!(cases, ["what is attached", "its tables and constants"], "{wrong:#?}");
     Ok(())
 }
 
@@ -389,6 +408,16 @@ fn altered_tables_fail() -> Result<()> {
     assert_eq!(wrong.len(), 6, "both families, three ways: {wrong:#?}");
     groups.set(number, Wire(group), 0)?;
     passes(&filter)?;
+
+    // The same in a map that nobody decides by.
+    let policy = Policy::read(&filter.path(), &Override::default())?;
+    let tables = Tables::compile(&policy, &Situation::now(), |name| policy.position(name))?;
+    let object = object::create(&tables, Constants::bare(Role::CUSTOMER, Link::Ethernet), Maps::Own)?;
+    let pin = filter.pins().join("generations/1/CUSTOMERS4");
+    fs::remove_file(&pin)?;
+    object.map("CUSTOMERS4").context("a table")?.pin(&pin)?;
+    let wrong = fails(&filter)?;
+    ensure!(wrong.len() == 1 && wrong[0]["case"] == "its tables and constants", "{wrong:#?}");
     Ok(())
 }
 

@@ -13,13 +13,13 @@ use op25b_ebpf::{
 };
 
 use crate::{
-    document::{Action, Mode, printable},
+    document::{Mode, printable},
     explain::{Syn, Through},
     helpdesk::strangers,
     policy::{Group, Policy, longest},
     situation::Situation,
     sources,
-    tables::{Entry, Tables},
+    tables::{Entry, Tables, verdict},
 };
 
 /// A customer's port, which decides nothing.
@@ -270,11 +270,7 @@ impl<'a> Standing<'a> {
             Mode::Off => (Verdict::Pass, Reason::Exempt),
             _ if is_out_of_scope(group, server) => (Verdict::Pass, Reason::OutOfScope),
             Mode::Monitor => (Verdict::Pass, Reason::WouldBlock),
-            Mode::Enforce => match group.action {
-                Action::Drop => (Verdict::Drop, Reason::Blocked),
-                Action::Reset => (Verdict::Reset, Reason::Blocked),
-                Action::Notice => (Verdict::Notice, Reason::Blocked),
-            },
+            Mode::Enforce => (verdict(group.action), Reason::Blocked),
         }
     }
 
