@@ -16,14 +16,7 @@ use crate::{
 pub(super) async fn selftest(instance: &Instance, output: cli::Output) -> Result<()> {
     let manifest = Manifest::require(instance)?;
     preflight::check()?;
-    let trial = State::read(instance)?.unconfirmed;
-    // The text of a policy on trial is not kept yet.
-    let policy = match trial.filter(|_| archive::find(instance, &manifest.hash).is_none()) {
-        Some(trial) => Policy::read(&trial.policy, &Override::default())
-            .map_err(|invalid| No::Input(invalid.to_string()))?,
-        None => in_force(instance, &manifest)?,
-    };
-    let done = selftest::run(instance, &manifest, &policy).await?;
+    let done = selftest::run(instance, &manifest, &policy(instance, &manifest)?).await?;
     if output.json {
         print_json(&done)?
     } else {
@@ -34,12 +27,22 @@ pub(super) async fn selftest(instance: &Instance, output: cli::Output) -> Result
     }
     let failed = done.lines.iter().filter(|line| !line.ok).count();
     Err(No::Input(format!(
-        "instance {}: {failed} of {} lines FAILED; `op25b status` says what is attached, `op25b reload` puts the policy in \
-         force anew",
+        "instance {}: {failed} of {} lines FAILED; `op25b status` says what is attached, `op25b reload` (without a \
+         daemon `op25b run`) puts the policy in force anew",
         instance.name(),
         done.lines.len()
     ))
     .into())
+}
+
+/// The policy in force, as it is kept; that of a trial is not, nor in the first moment that of a reload.
+fn policy(instance: &Instance, manifest: &Manifest) -> Result<Policy> {
+    if archive::find(instance, &manifest.hash).is_some() {
+        return in_force(instance, manifest);
+    }
+    let path =
+        State::read(instance)?.unconfirmed.map_or_else(|| manifest.policy.clone(), |trial| trial.policy);
+    Ok(Policy::read(&path, &Override::default()).map_err(|invalid| No::Input(invalid.to_string()))?)
 }
 
 fn tell(done: &Selftest) -> Result<()> {
@@ -52,7 +55,7 @@ fn tell(done: &Selftest) -> Result<()> {
     }
     print(&rows.to_string())?;
     for untried in &done.untried {
-        log::warn!("not tried: {untried}");
+        eprintln!("warning: not tried: {untried}");
     }
     if !done.passed {
         return Ok(());
