@@ -77,16 +77,16 @@ const FROM_CUSTOMERS: &[(&str, &str)] = &[
     ("group mobile to a server outside, port 25", "drop: blocked"),
     ("group mobile to a server that is not in its destinations, port 25", "pass: out-of-scope"),
     ("group mobile to a relay, port 25", "pass: relay"),
-    ("exempt to a server outside, port 25", "pass: exempt"),
-    ("exempt to a relay, port 25", "pass: relay"),
-    ("quarantined to a server outside, port 25", "drop: quarantined"),
-    ("quarantined to a server outside, port 465", "pass: other"),
-    ("quarantined to a relay, port 25", "drop: quarantined"),
-    ("quarantined but for the relays to a server outside, port 25", "drop: quarantined"),
-    ("quarantined but for the relays to a relay, port 25", "pass: relay"),
-    ("in no group to a server outside, port 25", "pass: unknown-source"),
-    ("in no group to a server outside, port 587", "pass: other"),
-    ("in no group to a relay, port 25", "pass: relay"),
+    ("an exempt address to a server outside, port 25", "pass: exempt"),
+    ("an exempt address to a relay, port 25", "pass: relay"),
+    ("a quarantined address to a server outside, port 25", "drop: quarantined"),
+    ("a quarantined address to a server outside, port 465", "pass: other"),
+    ("a quarantined address to a relay, port 25", "drop: quarantined"),
+    ("an address quarantined but for the relays to a server outside, port 25", "drop: quarantined"),
+    ("an address quarantined but for the relays to a relay, port 25", "pass: relay"),
+    ("an address in no group to a server outside, port 25", "pass: unknown-source"),
+    ("an address in no group to a server outside, port 587", "pass: other"),
+    ("an address in no group to a relay, port 25", "pass: relay"),
 ];
 
 /// The same where answers are judged.
@@ -100,7 +100,7 @@ const TO_CUSTOMERS: &[(&str, &str)] = &[
     ("a server outside to group lab, from port 25", "pass: exempt"),
     ("a server outside to group mobile, from port 25", "pass: other"),
     ("a server that is not in its destinations to group mobile, from port 25", "pass: out-of-scope"),
-    ("a server outside to in no group, from port 25", "pass: other"),
+    ("a server outside to an address in no group, from port 25", "pass: other"),
 ];
 
 /// `selftest --json`: what it says, and the lines that are wrong.

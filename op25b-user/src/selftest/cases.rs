@@ -101,14 +101,16 @@ impl Source<'_> {
         let mut others = |who: &str, is: fn(Customer) -> bool| {
             wanted.push(Wanted { who: who.to_owned(), is: Box::new(is), is_missed: false });
         };
-        others("exempt", |customer| customer.has(Customer::EXEMPT) && !customer.has(Customer::QUARANTINED));
-        others("quarantined", |customer| {
+        others("an exempt address", |customer| {
+            customer.has(Customer::EXEMPT) && !customer.has(Customer::QUARANTINED)
+        });
+        others("a quarantined address", |customer| {
             customer.has(Customer::QUARANTINED) && !customer.has(Customer::RELAYS_LEFT)
         });
-        others("quarantined but for the relays", |customer| {
+        others("an address quarantined but for the relays", |customer| {
             customer.has(Customer::QUARANTINED | Customer::RELAYS_LEFT)
         });
-        others("in no group", |customer| customer == Customer::UNKNOWN);
+        others("an address in no group", |customer| customer == Customer::UNKNOWN);
         wanted
     }
 
