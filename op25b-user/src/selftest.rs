@@ -161,7 +161,7 @@ struct Bench<'a> {
     /// The same program once more: with the generation's tables, and counters and accounts of its own.
     twin: aya::Ebpf,
     name: &'static str,
-    /// Maps by which the sibling and the twin decide, and those that are the twin's own.
+    /// Maps by which both decide: the tables, and the constants that the sibling shares with what is attached.
     decided_by: BTreeSet<u32>,
 }
 
