@@ -180,8 +180,11 @@ fn live(filter: &Filter<'_>) -> Result<Live> {
     Ok((counted, accounts))
 }
 
+/// An interface, what each case goes through there, and the cases with what they meet.
+type Wanted = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
+
 /// Every case is right on these interfaces, nothing is counted by it, and it is told in words too.
-fn right(site: &Site, interfaces: &str, wanted: &[(&str, &[&str], &[(&str, &str)])]) -> Result<()> {
+fn right(site: &Site, interfaces: &str, wanted: &[Wanted]) -> Result<()> {
     let mut filter = Filter::new(&site.edge)?;
     filter.start(&format!("{POLICY}interfaces: {interfaces}\n"), &[])?;
     site.send("cust1", 7, "203.0.113.10", 25)?;
