@@ -9,7 +9,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 use aya::{
     programs::{
-        ProgramInfo,
+        Program, ProgramInfo,
         links::{FdLink, PinnedLink},
         loaded_programs,
     },
@@ -80,6 +80,18 @@ impl Hook {
             Self::Xdp => program::EXPLAIN,
             Self::Tcx | Self::Clsact => program::EXPLAIN_TC,
         }
+    }
+
+    /// Opens a pinned program for it.
+    ///
+    /// # Errors
+    ///
+    /// When the pin is none.
+    pub fn open(self, pin: &Path) -> Result<Program> {
+        Ok(match self {
+            Self::Xdp => Program::Xdp(xdp::from_pin(pin)?),
+            Self::Tcx | Self::Clsact => Program::SchedClassifier(tc::from_pin(pin)?),
+        })
     }
 }
 

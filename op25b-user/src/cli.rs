@@ -55,6 +55,8 @@ pub enum Command {
     Explain(Explain),
     /// Tell what happens to every frame of a capture, by sending each through the real kernel program
     Replay(Replay),
+    /// Try the running filter with frames made from the policy in force; counts nothing, exits 1 when one is judged wrong
+    Selftest(Output),
     /// Show the counters
     Stats(Output),
     /// Show the groups and the sources that try most: live on a terminal, else once

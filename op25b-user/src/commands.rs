@@ -12,6 +12,7 @@ mod history;
 mod replay;
 mod report;
 mod run;
+mod selftest;
 mod source;
 mod stats;
 mod status;
@@ -82,6 +83,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Diff(arguments) => diff::diff(&instance, &arguments),
             Command::Explain(arguments) => explain::explain(&instance, &arguments),
             Command::Replay(arguments) => replay::replay(&arguments),
+            Command::Selftest(output) => selftest::selftest(&instance, output).await,
             Command::Stats(output) => stats::stats(&instance, output),
             Command::Status(arguments) => status::status(&instance, &arguments).await,
             Command::Detach => detach::detach(&instance),

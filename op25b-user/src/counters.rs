@@ -407,3 +407,20 @@ const fn plus(one: Count, other: Count) -> Count {
         attempts: one.attempts + other.attempts,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{CELLS_OF_GROUP, Cell, Family, SUBMISSION_CELLS, SUBMISSIONS, submission_cell};
+
+    #[test]
+    fn every_cell_counts_one_thing_of_its_own_group() {
+        let group = 7;
+        let submission = SUBMISSION_CELLS
+            .map(|(family, port): (Family, u16)| submission_cell(group, family, port == SUBMISSIONS));
+        let all: Vec<u32> = Cell::of_group(group).map(|(cell, _)| cell).chain(submission).collect();
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{all:?}");
+        assert!(all.iter().all(|cell| cell / CELLS_OF_GROUP == group), "{all:?}");
+    }
+}

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
-use op25b_ebpf::abi::Link;
+use op25b_ebpf::abi::{Link, Role};
 
 use crate::{
     attach::{self, Attached, Hook},
@@ -191,14 +191,8 @@ fn prepare(
         for directory in [&counters, &generation, &sources] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
-        let link = if interface.ethernet { Link::Ethernet } else { Link::Ip };
-        let constants = Constants {
-            trace,
-            seed: manifest.seed,
-            answers: *answers,
-            cookie_key: manifest.cookie_key,
-            ..Constants::new(policy, port.role, link)
-        };
+        let constants =
+            Constants { trace, ..constants(policy, manifest, port.role, interface.ethernet, *answers) };
         let maps = Maps::Pinned { tables: &generation, counters: &counters, sources: &sources };
         let mut object = object::create(tables, constants, maps)?;
         let hook = Hook::of(port.attach);
@@ -222,6 +216,23 @@ fn prepare(
         }
     }
     Ok(logger)
+}
+
+/// What a generation fixes for one of its interfaces.
+pub(crate) fn constants(
+    policy: &Policy,
+    manifest: &Manifest,
+    role: Role,
+    ethernet: bool,
+    answers: bool,
+) -> Constants {
+    let link = if ethernet { Link::Ethernet } else { Link::Ip };
+    Constants {
+        seed: manifest.seed,
+        answers,
+        cookie_key: manifest.cookie_key,
+        ..Constants::new(policy, role, link)
+    }
 }
 
 /// Swaps every interface that does not run the generation yet, and makes it the one in force.

@@ -13,7 +13,7 @@ use crate::{
     history::{Hourly, Known, Moment, Span, zone},
     instance::Instance,
     manifest::Manifest,
-    policy::{Exception, Group, Override, Policy, contains, short},
+    policy::{Exception, Group, Override, Policy, longest, short},
     relays,
     reports::Thresholds,
     situation::{Situation, Suspended},
@@ -205,7 +205,8 @@ impl Desk {
             let ipv6 = self.address.is_ipv6();
             let family = |prefix: &&IpNetwork| prefix.is_ipv6() == ipv6;
             if self.decisions.is_empty() {
-                group = longest(policy, self.address);
+                let own = longest(&policy.groups, |group| &group.prefixes, self.address);
+                group = own.map(|(_, group)| group.name.clone());
             }
             let own = policy.groups.iter().find(|known| Some(&known.name) == group.as_ref());
             if let Some(scope) = own.and_then(|group| group.destinations.iter().find(family)) {
@@ -222,10 +223,8 @@ impl Desk {
             let zone = &policy.timezone;
             let best = |entries: &[Exception], holds: bool| {
                 let entries = entries.iter().filter(|entry| holds && situation.holds(entry));
-                let found =
-                    entries.flat_map(|entry| entry.prefixes.iter().map(move |prefix| (prefix, entry)));
-                let found = found.filter(|(prefix, _)| contains(prefix, &IpNetwork::from(self.address)));
-                found.max_by_key(|(prefix, _)| prefix.prefix()).map(|(prefix, entry)| Exceptional {
+                let found = longest(entries, |entry| &entry.prefixes, self.address);
+                found.map(|(prefix, entry)| Exceptional {
                     prefix: short(prefix),
                     reason: entry.reason.clone(),
                     ticket: entry.ticket.clone(),
@@ -250,9 +249,7 @@ impl Desk {
         destination: IpAddr,
     ) -> Option<(Decision, Option<String>)> {
         let syn = Syn { source: self.address, destination, source_port: 40_000, destination_port: 25 };
-        let answer = explain::frame(syn)
-            .and_then(|frame| explain::by_generation(manifest, instance, "customer", &frame));
-        match answer {
+        match explain::by_generation(manifest, instance, "customer", syn) {
             Ok(answer) => {
                 let (verdict, reason) = (answer.verdict, answer.reason);
                 Some((Decision { to, relay: None, destination, verdict, reason }, answer.customer))
@@ -268,16 +265,8 @@ impl Desk {
     }
 }
 
-/// The group of the longest prefix.
-fn longest(policy: &Policy, address: IpAddr) -> Option<String> {
-    let prefixes =
-        policy.groups.iter().flat_map(|group| group.prefixes.iter().map(move |prefix| (prefix, group)));
-    let around = prefixes.filter(|(prefix, _)| prefix.contains(address));
-    around.max_by_key(|(prefix, _)| prefix.prefix()).map(|(_, group)| group.name.clone())
-}
-
 /// Addresses of the documentation ranges, which no policy has for customers all at once.
-fn strangers(ipv6: bool) -> Vec<IpAddr> {
+pub(crate) fn strangers(ipv6: bool) -> Vec<IpAddr> {
     let addresses: [[u16; 8]; 3] = [
         [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfe],
         [0x3fff, 0xfff, 0, 0, 0, 0, 0, 0xfe],

@@ -32,6 +32,7 @@ pub mod preflight;
 pub mod relays;
 pub mod reports;
 pub mod sample;
+pub mod selftest;
 pub mod situation;
 pub mod sources;
 pub mod state;

@@ -350,6 +350,15 @@ impl Interface {
         }
     }
 
+    /// Whose packets are judged there.
+    #[must_use]
+    pub fn judges(&self) -> Role {
+        [Role::UPSTREAM, Role::BOTH]
+            .into_iter()
+            .find(|role| role_name(*role) == self.role)
+            .unwrap_or(Role::CUSTOMER)
+    }
+
     /// Whether a program is this generation's.
     #[must_use]
     pub const fn runs(&self, program: u32) -> bool {

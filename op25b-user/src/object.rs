@@ -138,6 +138,21 @@ pub enum Maps<'a> {
         /// Directory of the sources' accounts.
         sources: &'a Path,
     },
+    /// A generation's tables as they are pinned there, and all that is written to with the object alone.
+    Scratch {
+        /// Directory of the tables.
+        tables: &'a Path,
+    },
+}
+
+impl<'a> Maps<'a> {
+    /// Where the tables are pinned.
+    const fn tables(self) -> Option<&'a Path> {
+        match self {
+            Self::Own => None,
+            Self::Pinned { tables, .. } | Self::Scratch { tables } => Some(tables),
+        }
+    }
 }
 
 /// A BPF program's name in the object.
@@ -174,7 +189,8 @@ pub mod program {
     }
 }
 
-const TABLES: [&str; 12] = [
+/// The tables of a generation, which no program writes to, and the ring of what it logs.
+pub const TABLES: [&str; 12] = [
     "CUSTOMERS4",
     "CUSTOMERS4_INDEX",
     "CUSTOMERS6",
@@ -206,6 +222,10 @@ pub const SOURCES_OPENED: &str = "SOURCES_OPENED";
 pub const EVENTS: &str = "EVENTS";
 /// How many dropped frames one is told of for a capture.
 pub const CAPTURE: &str = "CAPTURE";
+/// What outlives generations and is an interface's.
+pub const OF_INTERFACE: [&str; 4] = [COUNTERS, SEEN, SAMPLED, REPLIES];
+/// What outlives generations and is the instance's.
+pub const OF_INSTANCE: [&str; 4] = [SOURCES, SOURCES_OPENED, EVENTS, CAPTURE];
 /// Accounts that an object alone has room for: it is asked, and not attached.
 const SOURCES_ALONE: u32 = 1 << 10;
 
@@ -274,26 +294,33 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
     for size in &sizes {
         loader.map_max_entries(size.name, u32::try_from(size.entries)?);
     }
-    let mut filled = false;
-    if let Maps::Pinned { tables, counters, sources } = maps {
-        filled = tables.join(FILLED).exists();
-        for name in TABLES.iter().filter(|_| filled) {
+    let pinned = maps.tables().filter(|tables| tables.join(FILLED).exists());
+    if let Some(tables) = pinned {
+        for name in TABLES {
             loader.map_pin_path(name, tables.join(name));
         }
-        for name in [COUNTERS, SEEN, SAMPLED, REPLIES] {
-            loader.map_pin_path(name, counters.join(name));
+    }
+    match maps {
+        Maps::Pinned { counters, sources, .. } => {
+            for name in OF_INTERFACE {
+                loader.map_pin_path(name, counters.join(name));
+            }
+            for name in OF_INSTANCE {
+                loader.map_pin_path(name, sources.join(name));
+            }
         }
-        for name in [SOURCES, SOURCES_OPENED, EVENTS, CAPTURE] {
-            loader.map_pin_path(name, sources.join(name));
+        Maps::Scratch { tables } if pinned.is_none() => {
+            anyhow::bail!("{} is gone: the tables are not pinned any more", tables.display());
         }
-    } else {
-        loader.map_max_entries(SOURCES, build.sources);
+        Maps::Own | Maps::Scratch { .. } => {
+            loader.map_max_entries(SOURCES, build.sources);
+        }
     }
     for (name, value) in build.globals {
         loader.override_global(name, *value, true);
     }
     let object = loader.load(build.bytes).map_err(|error| without_room(error, &sizes))?;
-    if !filled {
+    if pinned.is_none() {
         fill(&object, tables)?;
         if let Maps::Pinned { tables, .. } = maps {
             pin(&object, tables)?;
@@ -421,4 +448,17 @@ pub fn run(
 ) -> Result<u32> {
     let options = TestRunOptions { data_in: Some(frame), ..Default::default() };
     Ok(program.test_run(options).context("cannot run the program on a frame")?.return_value)
+}
+
+/// The same of a program of either hook.
+///
+/// # Errors
+///
+/// As of [`run`], or when the program is of neither.
+pub fn run_either(program: &Program, frame: &[u8]) -> Result<u32> {
+    match program {
+        Program::Xdp(program) => run(program, frame),
+        Program::SchedClassifier(program) => run(program, frame),
+        other => anyhow::bail!("a program of another kind: {:?}", other.prog_type()),
+    }
 }

@@ -16,6 +16,7 @@ mod warnings;
 
 use std::{
     fmt,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -190,6 +191,16 @@ impl Policy {
 #[must_use]
 pub fn contains(outer: &IpNetwork, inner: &IpNetwork) -> bool {
     outer.prefix() <= inner.prefix() && outer.contains(inner.network())
+}
+
+/// The longest prefix around an address, and the entry that it is of.
+pub fn longest<'a, T>(
+    entries: impl IntoIterator<Item = &'a T>,
+    prefixes: impl Fn(&'a T) -> &'a [IpNetwork],
+    address: IpAddr,
+) -> Option<(&'a IpNetwork, &'a T)> {
+    let all = entries.into_iter().flat_map(|entry| prefixes(entry).iter().map(move |prefix| (prefix, entry)));
+    all.filter(|(prefix, _)| prefix.contains(address)).max_by_key(|(prefix, _)| prefix.prefix())
 }
 
 /// A prefix of one address without its length.

@@ -266,15 +266,22 @@ pub async fn look_with(
     })
 }
 
-/// Compares the interface, the pinned link and the generation: all three must name one program.
-async fn look_at(instance: &Instance, known: &manifest::Interface) -> Result<InterfaceStatus> {
-    let problem = match interface::find(&known.name).await? {
-        None => Some("the interface does not exist (in this network namespace)".to_owned()),
-        Some(interface) => {
-            let running = attach::programs(&interface, &known.name, known.mode).await?;
-            compare(instance, known, &running)
-        }
+/// Compares the interface, the pinned link and the generation: all three must name one program. The kernel's number of
+/// it, or in words what is there instead.
+///
+/// # Errors
+///
+/// When the kernel does not answer.
+pub async fn running(instance: &Instance, known: &manifest::Interface) -> Result<Result<u32, String>> {
+    let Some(interface) = interface::find(&known.name).await? else {
+        return Ok(Err("the interface does not exist (in this network namespace)".to_owned()));
     };
+    let running = attach::programs(&interface, &known.name, known.mode).await?;
+    Ok(compare(instance, known, &running))
+}
+
+async fn look_at(instance: &Instance, known: &manifest::Interface) -> Result<InterfaceStatus> {
+    let problem = running(instance, known).await?.err();
     Ok(InterfaceStatus {
         name: known.name.clone(),
         role: known.role.clone(),
@@ -287,29 +294,29 @@ async fn look_at(instance: &Instance, known: &manifest::Interface) -> Result<Int
     })
 }
 
-fn compare(instance: &Instance, known: &manifest::Interface, running: &[u32]) -> Option<String> {
+fn compare(instance: &Instance, known: &manifest::Interface, running: &[u32]) -> Result<u32, String> {
     if known.hook != Hook::Clsact {
         let pin = instance.link(&known.name, known.mode);
         if !pin.exists() {
-            return Some(format!("the link {} is gone", pin.display()));
+            return Err(format!("the link {} is gone", pin.display()));
         }
         match attach::open(&pin).and_then(|link| Ok(link.info()?.program_id())) {
-            Err(error) => return Some(format!("{error:#}")),
+            Err(error) => return Err(format!("{error:#}")),
             Ok(linked) if !known.runs(linked) => {
-                return Some(format!("program {linked} is attached, the generation's is {}", known.program));
+                return Err(format!("program {linked} is attached, the generation's is {}", known.program));
             }
             Ok(_) => {}
         }
     }
-    if running.iter().any(|id| known.runs(*id)) {
-        return None;
+    if let Some(program) = running.iter().find(|id| known.runs(**id)) {
+        return Ok(*program);
     }
     let there = running.iter().map(|id| {
         let name = attach::program_name(*id).unwrap_or_else(|| "unnamed".to_owned());
         format!("{name} (id {id})")
     });
     let there = there.collect::<Vec<_>>().join(", ");
-    Some(if there.is_empty() {
+    Err(if there.is_empty() {
         "no program is attached".to_owned()
     } else {
         format!("another program is attached: {there}")

@@ -155,14 +155,19 @@ fn compiled(group: &Group, mode: Mode, scope: u64) -> abi::Group {
         relays: group.relays.iter().fold(0, |mask, bit| mask | 1 << bit),
         scope,
         mode: number(mode) as u8,
-        action: match group.action {
-            Action::Drop => Verdict::Drop,
-            Action::Reset => Verdict::Reset,
-            Action::Notice => Verdict::Notice,
-        } as u8,
+        action: verdict(group.action) as u8,
         return_path: number(group.return_path) as u8,
         source_length: group.ipv6_source_length,
         reserved: [0; 4],
+    }
+}
+
+/// What an action makes of a blocked packet.
+pub(crate) const fn verdict(action: Action) -> Verdict {
+    match action {
+        Action::Drop => Verdict::Drop,
+        Action::Reset => Verdict::Reset,
+        Action::Notice => Verdict::Notice,
     }
 }
 

@@ -915,7 +915,7 @@ fn explain_wants_two_addresses_of_one_family() -> Result<()> {
 fn an_instance_that_is_not_attached_is_said_to_be() -> Result<()> {
     let instance = instance();
     let explain = ["explain", "--role", "customer", "--src", "203.0.113.10", "--dst", "192.0.2.200"];
-    for command in [&["stats"][..], &["stats", "--json"], &explain] {
+    for command in [&["stats"][..], &["stats", "--json"], &["selftest"], &["selftest", "--json"], &explain] {
         let answer = op25b(&[&["--instance", &instance], command].concat())?;
         let error = answer.error()?;
         assert!(

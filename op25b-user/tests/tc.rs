@@ -367,6 +367,9 @@ fn an_interface_without_ethernet_header_is_filtered_at_tc() -> Result<()> {
     let mut filter = Filter::new(&site.edge)?;
     filter.start(&policy("customer: [{name: tun0, attach: tc-ingress}]"), &[])?;
     in_force(&filter, &[("tun0", "tc-ingress")])?;
+    let asked = ["explain", "--role", "customer", "--src", TUNNELLED[0], "--dst", OUTSIDE[0]];
+    let answer = filter.op25b(&asked)?;
+    assert!(answer.stdout.starts_with("drop: blocked"), "{answer:?}");
     assert_eq!(tunnel.answered(42_000)?, FILTERED);
     let counted: Vec<_> =
         filter.counted()?.into_iter().map(|(name, packets, _)| format!("{packets} {name}")).collect();

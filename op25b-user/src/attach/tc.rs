@@ -47,7 +47,7 @@ pub(super) fn attach(
     }
 }
 
-fn from_pin(program: &Path) -> Result<SchedClassifier> {
+pub(super) fn from_pin(program: &Path) -> Result<SchedClassifier> {
     SchedClassifier::from_pin(program)
         .with_context(|| format!("cannot open the program {}", program.display()))
 }

@@ -54,7 +54,7 @@ pub(super) fn swap_to(link: &Path, program: &Path) -> Result<()> {
     replace(open(link)?, link, &mut from_pin(program)?)
 }
 
-fn from_pin(program: &Path) -> Result<Xdp> {
+pub(super) fn from_pin(program: &Path) -> Result<Xdp> {
     Xdp::from_pin(program, XdpAttachType::Interface)
         .with_context(|| format!("cannot open the program {}", program.display()))
 }

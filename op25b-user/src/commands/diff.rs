@@ -23,10 +23,23 @@ const SHOWN: usize = 8;
 
 pub(super) fn diff(instance: &Instance, arguments: &cli::Diff) -> Result<()> {
     let moment = arguments.at.unwrap_or_else(Timestamp::now);
-    let read = |path: &Path| {
+    let read = |path: &Path| -> Result<Policy> {
         Ok(Policy::read(path, &Override::default()).map_err(|invalid| No::Input(invalid.to_string()))?)
     };
-    let old = arguments.old.as_deref().map_or_else(|| in_force(instance), read)?;
+    let old = match &arguments.old {
+        Some(path) => read(path)?,
+        None => {
+            let manifest = Manifest::require(instance)?;
+            let policy = in_force(instance, &manifest)?;
+            if policy.hash != manifest.hash {
+                log::warn!(
+                    "files that the policy in force names have changed since it took force: they are read as they are \
+                     now, and what changes by them is not shown"
+                );
+            }
+            policy
+        }
+    };
     let new = read(&arguments.new)?;
     let situations = [&old, &new].map(|policy| relays::situation(instance, policy, moment));
     let side = |policy, situation| Side::new(policy, situation).map_err(|error| No::Input(error.to_string()));
@@ -35,8 +48,7 @@ pub(super) fn diff(instance: &Instance, arguments: &cli::Diff) -> Result<()> {
 }
 
 /// The policy in force, from the text that is kept of it.
-fn in_force(instance: &Instance) -> Result<Policy> {
-    let manifest = Manifest::require(instance)?;
+pub(super) fn in_force(instance: &Instance, manifest: &Manifest) -> Result<Policy> {
     let Some(kept) = archive::find(instance, &manifest.hash) else {
         let old = State::read(instance)?.unconfirmed.map_or_else(
             || "its text is not kept; give OLD too, `op25b reload` keeps what it puts in force".to_owned(),
@@ -48,21 +60,13 @@ fn in_force(instance: &Instance) -> Result<Policy> {
         return Err(No::Input(format!("the policy in force cannot be compared: {old}")).into());
     };
     // Its files lie beside the policy file, not beside what is kept.
-    let policy = Ruling::parse(kept.text()?, &manifest.policy, &Override::default())
-        .map_err(|why| {
-            No::Input(format!(
-                "the policy in force, kept as {}, cannot be used any more: {why}",
-                kept.path.display()
-            ))
-        })?
-        .policy;
-    if policy.hash != manifest.hash {
-        log::warn!(
-            "files that the policy in force names have changed since it took force: they are read as they are now, and \
-             what changes by them is not shown"
-        );
-    }
-    Ok(policy)
+    let ruling = Ruling::parse(kept.text()?, &manifest.policy, &Override::default()).map_err(|why| {
+        No::Input(format!(
+            "the policy in force, kept as {}, cannot be used any more: {why}",
+            kept.path.display()
+        ))
+    })?;
+    Ok(ruling.policy)
 }
 
 fn tell(differences: &Differences) -> Result<()> {

@@ -8,7 +8,7 @@ use op25b_ebpf::abi::{Answer, Link, Role};
 use super::{No, print, print_json};
 use crate::{
     cli::{self, RoleName},
-    explain::{Explanation, Syn, by_generation, frame, sentence},
+    explain::{Explanation, Syn, Through, by_generation, frame, sentence},
     instance::Instance,
     manifest::Manifest,
     object::{self, Constants, Maps, program},
@@ -19,12 +19,13 @@ use crate::{
 };
 
 pub(super) fn explain(instance: &Instance, arguments: &cli::Explain) -> Result<()> {
-    let frame = frame(Syn {
+    let syn = Syn {
         source: arguments.src,
         destination: arguments.dst,
         source_port: arguments.sport,
         destination_port: arguments.dport,
-    })?;
+    };
+    let frame = frame(syn, Through::Ethernet)?;
     preflight::check()?;
     let explanation = match &arguments.policy {
         Some(path) => {
@@ -40,7 +41,7 @@ pub(super) fn explain(instance: &Instance, arguments: &cli::Explain) -> Result<(
                 )?
             }
         }
-        None => by_generation(&Manifest::require(instance)?, instance, wanted(arguments.role), &frame)?,
+        None => by_generation(&Manifest::require(instance)?, instance, wanted(arguments.role), syn)?,
     };
     if arguments.output.json {
         return print_json(&explanation);

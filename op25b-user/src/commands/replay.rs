@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result};
 use aya::{Ebpf, programs::Xdp};
 use op25b_ebpf::{
     abi::{Answer, Link, Role},
-    frame::parse,
     verdict::Reason,
 };
 use serde::Serialize;
@@ -19,7 +18,7 @@ use super::{No, explain::role, print};
 use crate::{
     capture::{self, Capture, Frame},
     cli,
-    explain::Explanation,
+    explain::{self, Explanation},
     object::{self, Constants, Maps, program},
     policy::{Override, Policy},
     preflight,
@@ -153,7 +152,8 @@ impl<'a> Judge<'a> {
     fn judge(&mut self, frame: &Frame) -> Result<Option<Explanation>> {
         let Some(link) = frame.link else { return Ok(None) };
         let answer = if frame.bytes.len() < SHORTEST {
-            self.on_the_host(link, &frame.bytes)
+            // Too short for the kernel is too short for an address: nothing is judged in it.
+            explain::on_the_host(&self.tables, Constants::new(self.policy, self.role, link), &frame.bytes)
         } else {
             let bytes = frame.bytes.get(..LONGEST).unwrap_or(&frame.bytes);
             Answer(object::run(self.program(link)?, bytes)?)
@@ -176,12 +176,6 @@ impl<'a> Judge<'a> {
         }
         let program = slot.as_ref().and_then(|object| object.program(program::EXPLAIN));
         Ok(program.context("the object has no program to run")?.try_into()?)
-    }
-
-    /// A frame too short for the kernel is too short for an address: nothing is judged in it.
-    fn on_the_host(&self, link: Link, bytes: &[u8]) -> Answer {
-        let found = parse(&bytes, Constants::new(self.policy, self.role, link).sight());
-        Answer::new(0, 0, found.outcome_number(), 0, 0)
     }
 }
 

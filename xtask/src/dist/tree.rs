@@ -14,7 +14,7 @@ use crate::exec::exec;
 const DOC: &str = "usr/share/doc/op25b";
 const MAN: &str = "usr/share/man/man1";
 const POLICY: &str = "etc/op25b/policy.yaml";
-const DOCUMENTS: [&str; 5] = ["README.md", "LICENSE-MIT", "LICENSE-GPL", "docs", "policies"];
+const DOCUMENTS: [&str; 6] = ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-GPL", "docs", "policies"];
 
 /// A folder that holds what belongs below `/`.
 pub(super) struct Tree {

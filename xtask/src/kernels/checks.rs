@@ -37,6 +37,7 @@ const TESTS: &[(&str, &[&str])] = &[
             "run_again_swaps",
         ],
     ),
+    ("selftest", &["on_xdp_and_tc"]),
 ];
 
 /// Seconds that one check may take, in an emulated machine beside others.
