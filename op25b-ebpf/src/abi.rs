@@ -1,6 +1,9 @@
 //! What the kernel half and the loader agree on: numbers and layouts, integers and byte arrays only.
 
-use crate::{found::Outcome, verdict::Reason};
+use crate::{
+    found::Outcome,
+    verdict::{Reason, cell_by_number},
+};
 
 /// Changes with any layout or number in this file; pins of another version are not adopted.
 pub const VERSION: u32 = 5;
@@ -260,6 +263,21 @@ impl Answer {
     #[must_use]
     pub fn reason(self) -> Option<Reason> {
         Reason::from_number(self.reason_number())
+    }
+
+    /// What is left of it where nothing can be answered: [`crate::verdict::Verdict::unanswered`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn unanswered(self) -> Self {
+        // Of the verdicts 2 and 3 only the bit of 1 is left.
+        if self.is_answered() { Self(self.0 & !3 | 1) } else { self }
+    }
+
+    /// The counter cell, with the number of the customer's family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn cell(self, family: u8) -> u32 {
+        cell_by_number(self.group(), family, self.reason_number(), self.verdict())
     }
 
     /// Whether the frame is answered.

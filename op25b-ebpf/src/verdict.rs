@@ -232,13 +232,25 @@ pub const fn submission_cell(group: u32, family: Family, implicit_tls: bool) -> 
 #[inline(always)]
 #[must_use]
 pub const fn cell(group: u32, family: Family, reason: Reason, verdict: Verdict) -> u32 {
+    cell_by_number(group, family as u8, reason as u8, verdict as u8)
+}
+
+/// The same by the numbers of its parts.
+#[inline(always)]
+#[must_use]
+pub const fn cell_by_number(group: u32, family: u8, reason: u8, verdict: u8) -> u32 {
+    const BLOCKED: u8 = Reason::Blocked as u8;
+    const UNKNOWN: u8 = Reason::UnknownSource as u8;
+    const RESET: u8 = Verdict::Reset as u8;
+    const NOTICE: u8 = Verdict::Notice as u8;
+    const DROP: u8 = Verdict::Drop as u8;
     let column = match (reason, verdict) {
-        (Reason::Blocked, Verdict::Reset) => 12,
-        (Reason::Blocked, Verdict::Notice) => 13,
-        (Reason::UnknownSource, Verdict::Drop) => 14,
-        _ => reason as u32,
+        (BLOCKED, RESET) => 12,
+        (BLOCKED, NOTICE) => 13,
+        (UNKNOWN, DROP) => 14,
+        _ => reason as u32 & 15,
     };
-    (group & 0xff) * CELLS_OF_GROUP + family as u32 * (CELLS_OF_GROUP / 2) + column
+    (group & 0xff) * CELLS_OF_GROUP + (family as u32 & 1) * (CELLS_OF_GROUP / 2) + column
 }
 
 /// Decides a packet that the walk calls judged.

@@ -19,7 +19,7 @@ use op25b_ebpf::{
     },
     segment::{self, Extent, flag},
     source::{Mark, Tcp, is_syn},
-    verdict::{Decision, Flow, Reason, Verdict, decide, submission_cell},
+    verdict::{Flow, Reason, Verdict, decide, submission_cell},
 };
 
 use super::{
@@ -229,39 +229,41 @@ macro_rules! hook {
         extern "C" fn $judge(context: *mut $context, found: u64) -> u32 {
             let frame = $frame { context };
             let found = Found(found);
-            let Some((flow, mut decision)) = decision(&frame, found) else {
+            let Some(flow) = Flow::read(&frame, found) else {
                 return Verdict::Pass as u32;
             };
+            let mut answer = decided(found, &flow);
             // A return path to nobody's customer: not for this filter to judge, and not to count.
-            if matches!(decision.reason, Reason::Other) {
+            if answer.reason_number() == Reason::Other as u8 {
                 return Verdict::Pass as u32;
             }
             maps::seen(found);
             let (packets, bytes) = (frame.packets(found), frame.length() as u64);
             if ANSWERS.load() == 0 {
-                decision.verdict = decision.verdict.unanswered();
+                answer = answer.unanswered();
             }
             let entered = if ACCOUNTS.load() == 0 {
                 Entered::NONE
             } else {
-                sources::account(&frame, found, &flow, answer(found, &decision), (packets, bytes))
+                sources::account(&frame, found, &flow, answer, (packets, bytes))
             };
             if entered.has_had_its_share() {
-                decision.verdict = decision.verdict.unanswered();
+                answer = answer.unanswered();
                 replies::count(Reply::SourceLimit);
             }
             let attempts = entered.attempts();
-            maps::count(decision.cell(flow.customer().family), Count { packets, bytes, attempts });
+            let cell = answer.cell(found.customer_family_number());
+            maps::count(cell, Count { packets, bytes, attempts });
             // The loader sets the level; at its default the verifier cuts this away.
             debug!(
                 &$logger::new(context),
                 "judged: outcome {}, group {}, reason {}, verdict {}",
                 found.outcome_number(),
-                decision.group,
-                decision.reason as u8,
-                decision.verdict as u8
+                answer.group(),
+                answer.reason_number(),
+                answer.verdict()
             );
-            decision.verdict as u32
+            u32::from(answer.verdict())
         }
 
         #[unsafe(no_mangle)]
@@ -457,12 +459,38 @@ pub(super) fn explain<F: Frame>(context: *mut F::Context) -> u32 {
     if !found.is_judged() {
         return Answer::new(0, 0, found.outcome_number(), 0, 0).0;
     }
-    let Some((_, decision)) = decision(&frame, found) else { return 0 };
-    answer(found, &decision).0
+    Flow::read(&frame, found).map_or(0, |flow| decided(found, &flow).0)
 }
 
 #[inline(always)]
-fn answer(found: Found, decision: &Decision) -> Answer {
+fn decided(found: Found, flow: &Flow) -> Answer {
+    let Flow { source, destination, .. } = flow;
+    Answer(op25b_decide(found.0, source.high, source.low, destination.high, destination.low))
+}
+
+/// The decision, of either hook's frames: verified once for all callers, who go on with a number instead of with every
+/// way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn op25b_decide(
+    found: u64,
+    source_high: u64,
+    source_low: u64,
+    destination_high: u64,
+    destination_low: u64,
+) -> u32 {
+    let found = Found(found);
+    let flow = Flow {
+        source: Address { family: found.source_family(), high: source_high, low: source_low },
+        destination: Address {
+            family: found.destination_family(),
+            high: destination_high,
+            low: destination_low,
+        },
+        readable: found.is_readable(),
+        from_port_25: found.is_from_port_25(),
+    };
+    let decision = decide(&flow, Constants.role(), &Tables);
     Answer::new(
         decision.verdict as u8,
         decision.reason as u8,
@@ -470,12 +498,7 @@ fn answer(found: Found, decision: &Decision) -> Answer {
         decision.group,
         decision.relay(),
     )
-}
-
-#[inline(always)]
-fn decision<F: Frame>(frame: &F, found: Found) -> Option<(Flow, Decision)> {
-    let flow = Flow::read(frame, found)?;
-    Some((flow, decide(&flow, Constants.role(), &Tables)))
+    .0
 }
 
 const CUT: u64 = u64::MAX;
