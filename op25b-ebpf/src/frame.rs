@@ -137,7 +137,7 @@ pub fn walk<P: Packet>(packet: &P, look: impl Look) -> Found {
 }
 
 /// The frames that need no walk, decided without one: IPv4 without options and IPv6 without extension headers, as they
-/// are or behind two tags, a PPPoE header or both. `None`: walk. Never says anything that the walk would not.
+/// are or behind up to two tags, a PPPoE header or both. `None`: walk. Never says anything that the walk would not.
 #[inline(always)]
 pub fn plain<P: Packet>(packet: &P, look: impl Look) -> Option<Found> {
     // One bounds check for all that IPv4 needs: every frame on an Ethernet wire is longer.

@@ -30,6 +30,7 @@ use crate::{
     document::printable,
     instance::Instance,
     manifest::Manifest,
+    policy::NO_ACCOUNTS,
 };
 
 /// Why a command ends with 1: not a failure of op25b.
@@ -51,6 +52,11 @@ impl fmt::Display for No {
 }
 
 impl std::error::Error for No {}
+
+/// What a command needs that shows sources.
+fn require_accounts(manifest: &Manifest) -> Result<(), No> {
+    if manifest.outputs.account_sources { Ok(()) } else { Err(No::Input(NO_ACCOUNTS.to_owned())) }
+}
 
 /// Runs what the user typed.
 ///

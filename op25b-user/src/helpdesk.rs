@@ -371,7 +371,10 @@ fn advice(
     }
     let blocked = desk.decisions.iter().any(|decision| decision.blocks() && decision.relay.is_none());
     let outside = seen.outside != 0;
+    // Who is not looked at has not been seen, whatever it does.
+    let unseen = !manifest.outputs.account_sources;
     match seen.label {
+        _ if unseen && blocked => advice.push(format!("if it uses port 25, that is blocked: {SETTINGS}")),
         _ if desk.shared || !outside => {}
         Some(Label::Bot) => advice.push(format!(
             "probably infected: {} attempts to about {} servers outside{}; have every device behind this connection \
@@ -400,7 +403,7 @@ fn advice(
                 .to_owned(),
         );
     }
-    if !outside && seen.relay == 0 {
+    if !outside && seen.relay == 0 && !unseen {
         let used = desk.history.iter().any(|hour| hour.packets != 0) || !desk.live.is_empty();
         if !used {
             advice.push(format!(

@@ -121,6 +121,10 @@ pub fn read(instance: &Instance, manifest: &Manifest) -> Result<Accounts> {
 ///
 /// As of [`read`].
 pub fn read_by(instance: &Instance, manifest: &Manifest, epoch: u64) -> Result<Accounts> {
+    if !manifest.outputs.account_sources {
+        // What is left of an earlier policy's grows old and misleads.
+        return Ok(Accounts::default());
+    }
     let directory = instance.sources();
     let open = |name: &str| {
         let path = directory.join(name);

@@ -187,7 +187,7 @@ fn plain_never_disagrees_with_the_walk() {
         let Some(quick) = frame::plain(&&frame[..], sight) else { continue };
         plain += 1;
         let walked = frame::walk(&&frame[..], sight);
-        if quick.is_judged() != walked.is_judged() || quick.is_judged() && quick != walked {
+        if quick != walked {
             differences.push(format!(
                 "{} {link:?}: plain {:?}, walk {:?}; frame {}",
                 setting.name(),
@@ -207,16 +207,28 @@ fn plain_never_disagrees_with_the_walk() {
     assert!(plain * 4 >= frames, "only {plain} of {frames} frames are everyday ones");
 }
 
-/// An unwrapped TCP segment with a field or two changed.
+/// A TCP segment, bare or behind tags and PPPoE, with a field or two changed.
 fn everyday(chance: &mut Chance) -> Vec<u8> {
     let tcp = frames::Tcp::new(chance.pick(&[25, 40_000]), chance.pick(&[25, 587]));
-    let mut frame = if chance.percent(50) {
-        tcp.within(frames::Ipv4::new("203.0.113.5", "192.0.2.10")).frame()
+    let mut piece = if chance.percent(50) {
+        tcp.within(frames::Ipv4::new("203.0.113.5", "192.0.2.10"))
     } else {
-        tcp.within(frames::Ipv6::new("2001:db8:1000::5", "2001:db8:e000::10")).frame()
+        tcp.within(frames::Ipv6::new("2001:db8:1000::5", "2001:db8:e000::10"))
     };
+    let wrapped = chance.percent(50);
+    if wrapped && chance.percent(50) {
+        piece = piece.within(chance.pick(&[
+            frames::Pppoe::Plain,
+            frames::Pppoe::Plain,
+            frames::Pppoe::Compressed,
+        ]));
+    }
+    for _ in 0..if wrapped { chance.below(4) } else { 0 } {
+        piece = piece.within(frames::Vlan(chance.pick(&[0x8100, 0x88a8, 0x9100])));
+    }
+    let mut frame = piece.frame();
     for _ in 0..chance.below(3) {
-        let at = 12 + chance.below(14);
+        let at = 12 + chance.below(if wrapped { 34 } else { 14 });
         frame[at] = if chance.percent(50) { chance.below(64) as u8 } else { chance.bits() as u8 };
     }
     if chance.percent(10) {

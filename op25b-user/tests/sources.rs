@@ -10,8 +10,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use aya::{maps::Map, programs::Program};
 use etherparse::PacketBuilder;
-use op25b::object::{Constants, program};
+use op25b::{
+    bulk, clock,
+    object::{self, Build, Constants, Maps, OBJECT, program},
+};
 use op25b_ebpf::{
     abi::{Link, Role},
     address::{Address, Family},
@@ -363,6 +367,60 @@ fn a_policy_can_do_without_accounts() -> Result<()> {
         for (cell, ..) in one {
             assert_eq!(without.cell(cell)?.attempts, 0, "{}: attempts need accounts", entry.name);
         }
+    }
+    Ok(())
+}
+
+/// An hour ends for all at once; the one before is kept beside it, older ones are summed, and nothing is lost where a
+/// CPU or an interface is a little behind, or the clock is set back.
+#[test]
+fn an_hour_turns_once() -> Result<()> {
+    let office = Office::of(POLICY);
+    let pins = tempfile::tempdir_in("/sys/fs/bpf")?;
+    for folder in ["tables", "counters", "sources"] {
+        std::fs::create_dir(pins.path().join(folder))?;
+    }
+    let path = |folder: &str| pins.path().join(folder);
+    let (tables, counters, sources) = (path("tables"), path("counters"), path("sources"));
+    // The middle of an hour long gone, by the time since the machine's start.
+    let monotonic = jiff::Timestamp::now().as_nanosecond() as u64 - clock::epoch()?;
+    let epoch = 1_000 * WINDOW + WINDOW / 2 - monotonic % WINDOW;
+    let first = (epoch + monotonic) / WINDOW;
+    let hour = WINDOW.cast_signed();
+    let until_next = hour - ((epoch + monotonic) % WINDOW).cast_signed();
+    // When, against the first; frames; then the number of the hour, and packets of it, of the one before, of older ones.
+    let steps = [
+        (0, 3, (first, 3, 0, 0)),
+        (hour, 2, (first + 1, 2, 3, 0)),
+        // Half a second before that hour began.
+        (until_next - 500_000_000, 1, (first + 1, 3, 3, 0)),
+        (2 * hour, 1, (first + 2, 1, 3, 3)),
+        // The clock was set back.
+        (0, 1, (first, 1, 1, 6)),
+    ];
+    for (ahead, frames, expected) in steps {
+        let epoch = epoch.wrapping_add_signed(ahead);
+        let build = Build { bytes: OBJECT, globals: &[("EPOCH", &epoch.to_ne_bytes())], sources: 16 };
+        let maps = Maps::Pinned { tables: &tables, counters: &counters, sources: &sources };
+        let mut object = object::create_from(&build, &office.tables, constants(Link::Ethernet, false), maps)?;
+        let Program::Xdp(program) = object::load(&mut object, program::XDP)? else {
+            panic!("no XDP program")
+        };
+        for sequence in 0..frames {
+            let segment = Segment {
+                source: v4("203.0.113.9"),
+                destination: v4("198.51.100.25"),
+                ports: (40_000, 25),
+                sequence,
+                flags: SYN,
+            };
+            object::run(program, &segment.frame(Link::Ethernet))?;
+        }
+        let Some(Map::LruHashMap(accounts)) = object.map("SOURCES") else { panic!("no accounts") };
+        let accounts: Vec<(Key, Source)> = bulk::read(accounts)?;
+        let [(_, account)] = accounts.as_slice() else { panic!("{} accounts, not one", accounts.len()) };
+        let found = (account.hour.number, account.hour.packets, account.before.packets, account.packets);
+        assert_eq!(found, expected, "{ahead} ns ahead");
     }
     Ok(())
 }

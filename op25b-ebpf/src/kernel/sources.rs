@@ -109,6 +109,8 @@ pub(super) fn account<F: Frame>(
     entered
 }
 
+/// Nanoseconds that clocks of CPUs and interfaces may differ by.
+const BEHIND: u64 = 1_000_000_000;
 /// Bit of a mark on its way to [`op25b_account`].
 const PEER_FAMILY: u32 = 63;
 
@@ -167,8 +169,10 @@ unsafe fn enter(source: *mut Source, opened: bool, entry: Entry, mark: Mark, pee
     unsafe {
         let hour = &raw mut (*source).hour;
         let time = now + EPOCH.load();
-        // A division only where the hour turns.
-        if time.wrapping_sub((*hour).number.wrapping_mul(WINDOW)) >= WINDOW {
+        // A division only where the hour turns. It has begun already for who is a little behind: another CPU, or an
+        // interface whose epoch was read a moment later.
+        let into = time.wrapping_sub((*hour).number.wrapping_mul(WINDOW));
+        if into >= WINDOW && into.wrapping_neg() > BEHIND {
             turn(source, time / WINDOW, now);
         }
         atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*hour).packets, entry.packets());
@@ -224,7 +228,11 @@ unsafe fn turn(source: *mut Source, number: u64, now: u64) {
         (*source).packets += (*source).before.packets;
         (*source).bytes += (*source).before.bytes;
         (*source).attempts += (*source).before.attempts;
+        // First of all, so that others do not turn it too.
+        let ended = (*source).hour.number;
+        (*source).hour.number = number;
         (*source).before = (*source).hour;
+        (*source).before.number = ended;
         (*source).hour = Window { number, first: now, ..Window::default() };
     }
 }

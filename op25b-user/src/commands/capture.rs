@@ -25,6 +25,7 @@ const WAITING: usize = 64;
 
 pub(super) async fn capture(instance: &Instance, arguments: &cli::Capture) -> Result<()> {
     let manifest = Manifest::require(instance)?;
+    super::require_accounts(&manifest)?;
     let asked = Asked { capture_every: Some(arguments.every), snapshots: true };
     // However it is ended, it says what it has written.
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -25,6 +25,7 @@ pub(super) fn events(instance: &Instance, arguments: &cli::Events) -> Result<()>
     let wanted = reasons(&arguments.reason)?
         .unwrap_or_else(|| Reason::ALL.into_iter().filter(|reason| is_outside(*reason)).collect());
     let manifest = Manifest::require(instance)?;
+    super::require_accounts(&manifest)?;
     let zone = zone(&manifest.timezone);
     note_read(instance, "events", &about(arguments.source.as_ref()));
     let lines = connect(instance, Asked::default())?;

@@ -28,7 +28,7 @@ pub(super) async fn selftest(instance: &Instance, output: cli::Output) -> Result
     let failed = done.lines.iter().filter(|line| !line.ok).count();
     Err(No::Input(format!(
         "instance {}: {failed} of {} lines FAILED; `op25b status` says what is attached, `op25b reload` (without a \
-         daemon `op25b run`) puts the policy in force anew",
+         daemon `op25b run`; after an upgrade restart the daemon) puts the policy in force anew",
         instance.name(),
         done.lines.len()
     ))
@@ -61,9 +61,10 @@ fn tell(done: &Selftest) -> Result<()> {
         return Ok(());
     }
     print(&format!(
-        "instance {}: generation {} does what its policy says: {} lines ok, and nothing of it is counted",
+        "instance {}: generation {} does what its policy says{}: {} lines ok, and nothing of it is counted",
         done.instance,
         done.generation,
+        if done.untried.is_empty() { "" } else { ", as far as it was tried" },
         done.lines.len()
     ))
 }

@@ -47,6 +47,7 @@ pub(super) async fn top(instance: &Instance, arguments: &cli::Top) -> Result<()>
     preflight::check()?;
     let reasons = reasons(&arguments.reason)?;
     require_group(&manifest, arguments.group.as_deref())?;
+    super::require_accounts(&manifest)?;
     let group = arguments.group.iter().map(|group| format!("group {group:?}"));
     let about = group.chain(arguments.prefix.iter().map(short)).collect::<Vec<_>>().join(" ");
     note_read(instance, "top", if about.is_empty() { "all sources" } else { &about });

@@ -33,6 +33,10 @@ impl Known {
     pub fn gather(instance: &Instance, manifest: &Manifest, within: Option<&IpNetwork>) -> Result<Self> {
         let mut notes = Vec::new();
         let opened = match &manifest.outputs.history {
+            None if !manifest.outputs.account_sources => {
+                notes.push(NO_ACCOUNTS.to_owned());
+                None
+            }
             None => {
                 notes.push(
                     "history is off (`history:` in the policy): only the accounts that the kernel keeps, each with \
@@ -50,9 +54,6 @@ impl Known {
             },
         };
         let history = opened.is_some();
-        if !manifest.outputs.account_sources {
-            notes.push(NO_ACCOUNTS.to_owned());
-        }
         let mut reader = match opened {
             Some(reader) => reader,
             None => Reader::nowhere()?,

@@ -75,7 +75,7 @@ impl Source<'_> {
                         }
                     }
                     None if is_missed => cases.untried.push(format!(
-                        "{who}: every {} address of it is exempt, quarantined, a relay, or in another group",
+                        "{who}: no {} address was found that is neither exempt, quarantined, a relay, nor in another group",
                         name(family)
                     )),
                     None => {}
@@ -127,8 +127,15 @@ impl Source<'_> {
             }),
         ];
         for (place, (what, is)) in servers.into_iter().enumerate() {
-            let Some(server) = self.server(customer.address, is) else { continue };
             let first = place == 0;
+            let Some(server) = self.server(customer.address, is) else {
+                if first {
+                    cases
+                        .untried
+                        .push(format!("{who}: there is no server outside that it could be kept from"));
+                }
+                continue;
+            };
             for port in [MAIL].into_iter().chain(SUBMISSION.into_iter().filter(|_| first)) {
                 let promised = match way {
                     _ if port != MAIL => (Verdict::Pass, Reason::Other),
