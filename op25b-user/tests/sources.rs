@@ -376,7 +376,7 @@ fn a_policy_can_do_without_accounts() -> Result<()> {
 #[test]
 fn an_hour_turns_once() -> Result<()> {
     let office = Office::of(POLICY);
-    let pins = tempfile::tempdir_in("/sys/fs/bpf")?;
+    let pins = tempfile::Builder::new().prefix("op25b-sources-").tempdir_in("/sys/fs/bpf")?;
     for folder in ["tables", "counters", "sources"] {
         std::fs::create_dir(pins.path().join(folder))?;
     }
