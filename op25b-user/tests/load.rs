@@ -2,10 +2,12 @@
 
 #[allow(dead_code, reason = "other tests use more of it")]
 mod lab;
+mod live;
 #[allow(dead_code, reason = "other tests use more of it")]
 mod site;
 
 use std::{
+    fs,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,6 +18,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lab::{Filter, KURUME, eventually, syn};
+use live::{Live, MAIL_FROM, Mix, WEB_FROM, Way};
 use site::{CUSTOMER, OUTSIDE, RELAY, Site, UNKNOWN, link_id, tidy};
 
 /// Source ports: blocked by both policies, passed by both (counted, and not), by one of them.
@@ -116,6 +119,68 @@ fn a_hundred_reloads_lose_let_through_and_miscount_nothing() -> Result<()> {
     assert_eq!(disputed.count()?, passed, "what is counted is what is done");
     assert!(passed > 0 && dropped > 0);
     assert_eq!(filter.counted()?.len(), 4, "nothing else: {:?}", filter.counted()?);
+    assert_eq!(filter.generation(), 1 + RELOADS as u64);
+    assert_eq!((link_id(&filter, "eth1:native")?, site.flaps()?), before, "swapped, never detached");
+    tidy(&filter)
+}
+
+/// The same with as many frames as the kernel can make: both policies block most, and pass one in a hundred.
+#[test]
+fn a_hundred_reloads_under_live_frames_lose_let_through_and_miscount_nothing() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const RELOADS: usize = 100;
+    const AT_ONCE: u32 = 200_000;
+    let site = Site::new(1)?;
+    for namespace in [&site.customer, &site.edge] {
+        // Nobody says anything else.
+        namespace.within(|| fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"))??;
+    }
+    let mut filter = Filter::new(&site.edge)?;
+    let policy = KURUME.replace("203.0.113.0/24", "203.0.113.0/24, 10.0.0.0/8");
+    ensure!(policy != KURUME, "the customers who send are in the policy");
+    filter.start(&policy, &[])?;
+    let before = (link_id(&filter, "eth1:native")?, site.flaps()?);
+    let (mail, web) = (site.edge.tally("eth1", MAIL_FROM)?, site.edge.tally("eth1", WEB_FROM)?);
+    let port = live::link(&site.edge, "eth1")?;
+    let mix = Mix { sources: 10_000, mail: 99 };
+    let sender = Live::new((&site.customer, "cust1"), (&port.address, OUTSIDE), Way::Wire, &mix)?;
+    let policies = [policy.replace("unknown_sources: pass", "unknown_sources: block"), policy];
+    let stop = AtomicBool::new(false);
+    let sent = AtomicU64::new(0);
+    let took = thread::scope(|scope| -> Result<Duration> {
+        let flood = scope.spawn(|| -> Result<Duration> {
+            let mut took = Duration::ZERO;
+            while !stop.load(Ordering::Relaxed) && sent.load(Ordering::Relaxed) < 20 * MOST {
+                took += sender.send(AT_ONCE, 0)?;
+                sent.fetch_add(AT_ONCE.into(), Ordering::Relaxed);
+            }
+            Ok(took)
+        });
+        let mut reload = || -> Result<()> {
+            for text in policies.iter().cycle().take(RELOADS) {
+                filter.policy(text)?;
+                let answer = filter.op25b(&["reload"])?;
+                ensure!(answer.code == Some(0), "{answer:?}");
+            }
+            Ok(())
+        };
+        let reloaded = reload();
+        stop.store(true, Ordering::Relaxed);
+        let took = flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
+        reloaded.map(|()| took)
+    })?;
+    // What was sent last may still be in the queue between the two ends.
+    thread::sleep(Duration::from_millis(300));
+    let came_in = live::link(&site.edge, "eth1")?.received - port.received;
+    let sent = sent.load(Ordering::Relaxed);
+    println!(
+        "{sent} live frames at {:.2} million a second, {came_in} came in; {RELOADS} reloads",
+        sent as f64 / took.as_secs_f64() / 1e6
+    );
+    let blocked = packets(&filter, "residential ipv4 blocked drop")?;
+    assert_eq!(mail.count()?, 0, "both policies block it");
+    assert!(blocked > 0);
+    assert_eq!(web.count()? + blocked, came_in, "each frame that came in was blocked and counted, or passed");
     assert_eq!(filter.generation(), 1 + RELOADS as u64);
     assert_eq!((link_id(&filter, "eth1:native")?, site.flaps()?), before, "swapped, never detached");
     tidy(&filter)

@@ -19,9 +19,9 @@ static SOURCE_COUNT: Global<u32> = Global::new(1);
 /// Whether every frame is an attempt, and none a retransmission.
 #[unsafe(no_mangle)]
 static ATTEMPTS: Global<u8> = Global::new(0);
-/// Every how many frames one is for port 25; zero: the frame's own port stays.
+/// Of a hundred frames, how many are for port 25; the others are for port 443.
 #[unsafe(no_mangle)]
-static MAIL_EVERY: Global<u32> = Global::new(0);
+static MAIL: Global<u32> = Global::new(100);
 /// What is returned for a frame that is sent: `XDP_TX`, or `XDP_PASS` into the interface's own stack.
 #[unsafe(no_mangle)]
 static SENT_BY: Global<u32> = Global::new(xdp_action::XDP_TX);
@@ -39,6 +39,8 @@ const SOURCE: usize = 14 + 12;
 const PORTS: usize = 14 + 20;
 const SEQUENCE: usize = PORTS + 4;
 const END: usize = SEQUENCE + 4;
+const MAIL_PORTS: u32 = 40_025 << 16 | 25;
+const WEB_PORTS: u32 = 40_443 << 16 | 443;
 /// The first customer, 10.0.0.0.
 const FIRST: u32 = 0x0a00_0000;
 
@@ -61,11 +63,9 @@ fn vary(context: &XdpContext) -> Option<()> {
         if ATTEMPTS.load() != 0 {
             ((start + SEQUENCE) as *mut u32).write_unaligned(number);
         }
-        let every = MAIL_EVERY.load();
-        if every != 0 {
-            let port: u16 = if number % every == 0 { 25 } else { 443 };
-            ((start + PORTS + 2) as *mut u16).write_unaligned(port.to_be());
-        }
+        // Both ports at once, so that each kind can be told by its source port too.
+        let ports: u32 = if number % 100 < MAIL.load() { MAIL_PORTS } else { WEB_PORTS };
+        ((start + PORTS) as *mut u32).write_unaligned(ports.to_be());
     }
     Some(())
 }

@@ -11,8 +11,8 @@ use aya::{
 use crate::{
     PREFIXES,
     lab::{Filter, Namespace},
+    live::BENCH,
     policy::{self, RELAY},
-    sender::BENCH,
     site::Site,
 };
 

@@ -5,6 +5,8 @@ mod forwarding;
 #[path = "../../tests/lab/mod.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
 mod lab;
+#[path = "../../tests/live/mod.rs"]
+mod live;
 #[path = "../shared/policy.rs"]
 mod policy;
 mod sender;
@@ -18,7 +20,8 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use contender::Contender;
 use forwarding::Protocol;
-use sender::{Load, Sender, Way};
+use live::Way;
+use sender::{Load, Sender};
 use shared::{Arguments, Part, Report, Row, Spread, Target, in_turns};
 use site::Site;
 
@@ -63,13 +66,13 @@ fn measure(arguments: &Arguments, load: Load, way: Way, contenders: &[Contender]
         let sent = sender.send(frames)?;
         // What comes in is what counts: a slow one loses some before it.
         ensure!(
-            sent.processed > frames / 20,
+            sent.processed > u64::from(frames) / 20,
             "{}: {} of {frames} frames came in",
             contender.name(),
             sent.processed
         );
         let passed = sent.passed as f64 / sent.processed as f64;
-        let due = load.passes();
+        let due = 1.0 - f64::from(load.mail()) / 100.0;
         let right = if contender.blocks() { (passed - due).abs() < 0.002 } else { true };
         ensure!(right, "{}: {passed:.4} of the frames passed, {due} are due", contender.name());
         Ok(sent.took.as_nanos() as f64 / sent.processed as f64)
@@ -110,14 +113,14 @@ fn scaling(arguments: &Arguments) -> Result<Part> {
         for ports in [1, 2] {
             let site = Site::new(ports)?;
             let guard = contender.put(&site)?;
-            let mut senders = (0..ports)
+            let senders = (0..ports)
                 .map(|port| Sender::new(&site, port, Load::Blocked, Way::Wire))
                 .collect::<Result<Vec<_>>>()?;
             let figures = in_turns(if arguments.quick { 2 } else { 9 }, &mut [()], |()| {
                 let start = Instant::now();
                 let processed = thread::scope(|scope| -> Result<u64> {
                     let threads: Vec<_> =
-                        senders.iter_mut().map(|sender| scope.spawn(|| sender.send(frames))).collect();
+                        senders.iter().map(|sender| scope.spawn(|| sender.send(frames))).collect();
                     let mut processed = 0;
                     for thread in threads {
                         processed +=

@@ -1,23 +1,14 @@
-//! Frames that the kernel sends itself: BPF_PROG_TEST_RUN with live frames (Linux 5.18).
+//! What is sent into a port, and what becomes of it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{Program, TestRun as _, TestRunAttrs, TestRunOptions},
-};
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
+use anyhow::Result;
 
 use crate::{
     SOURCES,
+    live::{Live, Mix, Way, link},
     site::{OUTSIDE, Site},
 };
-
-pub(crate) static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op25b-bench"));
 
 /// What is sent.
 #[derive(Clone, Copy)]
@@ -40,35 +31,14 @@ impl Load {
         }
     }
 
-    /// The part that passes a filter.
-    pub(crate) const fn passes(self) -> f64 {
+    /// Frames to port 25, of a hundred.
+    pub(crate) const fn mail(self) -> u32 {
         match self {
-            Self::Blocked => 0.0,
-            Self::Hundredth => 0.99,
-            Self::None => 1.0,
+            Self::Blocked => 100,
+            Self::Hundredth => 1,
+            Self::None => 0,
         }
     }
-
-    /// Every how many frames one is for port 25; zero: as the frame says.
-    const fn every(self) -> u32 {
-        match self {
-            Self::Hundredth => 100,
-            Self::Blocked | Self::None => 0,
-        }
-    }
-
-    const fn port(self) -> u16 {
-        if matches!(self, Self::Blocked) { 25 } else { 443 }
-    }
-}
-
-/// How frames come in.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// From the other end of a veth, as XDP frames.
-    Wire,
-    /// Into the router's stack behind XDP, as skbs: generic XDP and a native program exclude each other.
-    Stack,
 }
 
 impl Way {
@@ -86,10 +56,7 @@ pub(crate) struct Sender<'a> {
     site: &'a Site,
     port: usize,
     way: Way,
-    object: Ebpf,
-    frame: Vec<u8>,
-    /// Where it is sent from.
-    index: u32,
+    live: Live<'a>,
 }
 
 /// What became of frames.
@@ -101,71 +68,29 @@ pub(crate) struct Sent {
     pub(crate) passed: u64,
 }
 
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-const SEND: &str = "bench_send";
-/// Frames that the kernel handles at once.
-const BATCH: u32 = 64;
-
 impl<'a> Sender<'a> {
     pub(crate) fn new(site: &'a Site, port: usize, load: Load, way: Way) -> Result<Self> {
-        let action = if way == Way::Wire { XDP_TX } else { XDP_PASS };
-        let (every, count) = (load.every(), SOURCES);
-        let to = ethernet(&site.address("router", &Site::port(port))?)?;
-        let mut object = EbpfLoader::new()
-            .override_global("SENT_TO", &to, true)
-            .override_global("SENT_BY", &action, true)
-            .override_global("MAIL_EVERY", &every, true)
-            .override_global("SOURCE_COUNT", &count, true)
-            .override_global("ATTEMPTS", &1_u8, true)
-            .load(BENCH)
-            .context("the kernel does not take the sender's maps")?;
-        op25b::object::load(&mut object, SEND)?;
-        let frame = crate::lab::syn("10.0.0.1".parse()?, OUTSIDE.parse()?, 40_000, load.port());
-        let index = match way {
-            Way::Wire => site.index("customer", &format!("tx{port}"))?,
-            Way::Stack => site.index("router", &Site::port(port))?,
+        let (there, here) = (Site::port(port), format!("tx{port}"));
+        let router = link(&site.router, &there)?.address;
+        let from = match way {
+            Way::Wire => (&site.customer, here.as_str()),
+            Way::Stack => (&site.router, there.as_str()),
         };
-        Ok(Self { site, port, way, object, frame, index })
+        let mix = Mix { sources: SOURCES, mail: load.mail() };
+        Ok(Self { site, port, way, live: Live::new(from, (&router, OUTSIDE), way, &mix)? })
     }
 
     /// Sends so many frames.
-    pub(crate) fn send(&mut self, count: u64) -> Result<Sent> {
-        let Some(Program::Xdp(program)) = self.object.program(SEND) else { bail!("no program {SEND}") };
-        let (port, cpu) = (Site::port(self.port), self.port);
-        let before = (self.site.received("router", &port)?, self.site.received("world", "wan0")?);
-        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context: Vec<u8> = [0, self.frame.len() as u32, 0, self.index, 0, 0]
-            .iter()
-            .flat_map(|word| word.to_ne_bytes())
-            .collect();
-        let namespace = if self.way == Way::Wire { &self.site.customer } else { &self.site.router };
-        let took = namespace.within(|| -> Result<Duration> {
-            let mut cpus = CpuSet::new();
-            cpus.set(cpu)?;
-            sched_setaffinity(Pid::from_raw(0), &cpus)?;
-            let options = TestRunOptions {
-                data_in: Some(&self.frame),
-                ctx_in: Some(&context),
-                repeat: u32::try_from(count)?,
-                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-                ..Default::default()
-            };
-            let start = Instant::now();
-            program.test_run(options).context("the kernel sends no live frames (they need Linux 5.18)")?;
-            Ok(start.elapsed())
-        })??;
-        let received = self.site.received("router", &port)? - before.0;
-        let processed = if self.way == Way::Wire { received } else { count };
-        let passed = self.site.received("world", "wan0")? - before.1;
-        Ok(Sent { took, processed, passed })
+    pub(crate) fn send(&self, count: u32) -> Result<Sent> {
+        let received = || -> Result<[u64; 2]> {
+            let port = link(&self.site.router, &Site::port(self.port))?.received;
+            Ok([port, link(&self.site.world, "wan0")?.received])
+        };
+        let before = received()?;
+        let took = self.live.send(count, self.port)?;
+        let after = received()?;
+        // Those that are put into the stack have not been received by the port.
+        let processed = if self.way == Way::Wire { after[0] - before[0] } else { count.into() };
+        Ok(Sent { took, processed, passed: after[1] - before[1] })
     }
-}
-
-/// An Ethernet address as a number, its first byte lowest.
-fn ethernet(written: &str) -> Result<u64> {
-    let bytes =
-        written.split(':').map(|byte| u64::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
-    ensure!(bytes.len() == 6, "{written} is no Ethernet address");
-    Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | byte))
 }

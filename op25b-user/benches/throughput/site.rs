@@ -1,8 +1,8 @@
 //! A customer's network, a router, and the world behind it.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::lab::Namespace;
+use crate::{lab::Namespace, live::link};
 
 /// `tx0` and `tx1` of the customer lead to `eth1` and `eth2` of the router, and its `eth0` to `wan0` of the world.
 pub(crate) struct Site {
@@ -34,7 +34,7 @@ impl Site {
         })??;
         site.router.address("eth0", &["198.51.100.1/24"])?;
         site.router.ip(&["route", "add", "10.0.0.0/8", "dev", "eth1"])?;
-        let world = site.address("world", "wan0")?;
+        let world = link(&site.world, "wan0")?.address;
         site.router.ip(&["neigh", "add", OUTSIDE, "lladdr", &world, "dev", "eth0"])?;
         Ok(site)
     }
@@ -48,35 +48,5 @@ impl Site {
     pub(crate) fn interfaces(&self, attach: &str) -> String {
         let written = |port| format!("{{name: {}, attach: {attach}}}", Self::port(port));
         (0..self.ports).map(written).collect::<Vec<_>>().join(", ")
-    }
-
-    fn namespace(&self, name: &str) -> &Namespace {
-        match name {
-            "customer" => &self.customer,
-            "router" => &self.router,
-            _ => &self.world,
-        }
-    }
-
-    fn link(&self, namespace: &str, interface: &str) -> Result<serde_json::Value> {
-        let text = self.namespace(namespace).ip(&["-j", "-s", "link", "show", "dev", interface])?;
-        let links: serde_json::Value = serde_json::from_str(&text)?;
-        links.get(0).cloned().with_context(|| format!("no interface {interface}: {text}"))
-    }
-
-    /// The Ethernet address of an interface.
-    pub(crate) fn address(&self, namespace: &str, interface: &str) -> Result<String> {
-        let link = self.link(namespace, interface)?;
-        Ok(link["address"].as_str().context("no address")?.to_owned())
-    }
-
-    /// The kernel's number of an interface in its namespace.
-    pub(crate) fn index(&self, namespace: &str, interface: &str) -> Result<u32> {
-        Ok(self.link(namespace, interface)?["ifindex"].as_u64().context("no number")? as u32)
-    }
-
-    /// Frames that an interface has received.
-    pub(crate) fn received(&self, namespace: &str, interface: &str) -> Result<u64> {
-        self.link(namespace, interface)?["stats64"]["rx"]["packets"].as_u64().context("no count of frames")
     }
 }
