@@ -69,10 +69,8 @@ fn control(
     for file in files {
         bytes += fs::metadata(tree.path(file))?.len();
     }
-    let libraries = libraries(tree)?;
     let mut control = String::new();
     for line in template.lines().filter(|line| !line.starts_with('#')) {
-        let line = line.replace("${shlibs:Depends}", &libraries);
         let _ = writeln!(control, "{line}");
         if line.starts_with("Package:") {
             let _ = writeln!(control, "Version: {version}\nArchitecture: {architecture}");
@@ -80,22 +78,4 @@ fn control(
         }
     }
     Ok(control)
-}
-
-/// The packages of the shared libraries that the program is linked to, in the versions whose symbols it uses.
-fn libraries(tree: &Tree) -> Result<String> {
-    let folder = tempfile::tempdir()?;
-    // It wants to be in a source package, and the program in what becomes a package.
-    let debian = folder.path().join("debian");
-    fs::create_dir_all(debian.join("op25b/DEBIAN"))?;
-    fs::write(debian.join("control"), "Source: op25b\n\nPackage: op25b\nArchitecture: any\n")?;
-    fs::copy(tree.path("usr/bin/op25b"), debian.join("op25b/op25b"))?;
-    let depends = read(
-        Command::new("dpkg-shlibdeps").args(["-O", "-e", "debian/op25b/op25b"]).current_dir(folder.path()),
-    )?;
-    depends
-        .trim()
-        .strip_prefix("shlibs:Depends=")
-        .map(str::to_owned)
-        .with_context(|| format!("dpkg-shlibdeps says {depends:?}"))
 }

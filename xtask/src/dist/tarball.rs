@@ -11,7 +11,7 @@ use crate::exec::{exec, read};
 /// Packs `tree` into `out`.
 pub(super) fn build(tree: &Tree, version: &str, out: &Path, epoch: u64) -> Result<PathBuf> {
     let machine = read(Command::new("uname").arg("-m"))?;
-    let name = format!("op25b-{version}-{}-linux-gnu", machine.trim());
+    let name = format!("op25b-{version}-{}-linux", machine.trim());
     let tarball = out.join(format!("{name}.tar.xz"));
     // Order, owner and times are those of no machine.
     exec(

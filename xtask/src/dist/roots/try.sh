@@ -31,6 +31,13 @@ daemon() {
     done
 }
 
+# Every line of the selftest, and some of them about frames.
+tried() {
+    op25b selftest >/tmp/selftest 2>&1 || fail "$(cat /tmp/selftest)"
+    has "$(cat /tmp/selftest)" "port 587"
+    has "$(cat /tmp/selftest)" "does what its policy says"
+}
+
 # Every file and folder, user and group; what dpkg and useradd write down is theirs.
 listing() {
     find / -xdev \( -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /tmp \) -prune \
@@ -69,6 +76,7 @@ sed -i 's/EDIT-ME/cust0/; s/mode: monitor/mode: enforce/' /etc/op25b/policy.yaml
 daemon 1
 op25b status >/tmp/status || fail "$(cat /tmp/status)"
 has "$(cat /tmp/status)" "cust0: role customer, native: attached"
+tried
 grep -q "^Uid:[[:space:]]*$(id -u op25b)[[:space:]]" /proc/$daemon/status || fail "the daemon has another user"
 grep -q "^CapEff:[[:space:]]*000000c000001000$" /proc/$daemon/status || fail "the daemon has other capabilities"
 op25b reload >/dev/null || fail "reload: $(cat /tmp/daemon.log)"
@@ -90,6 +98,7 @@ wait $daemon || fail "the daemon fails: $(cat /tmp/daemon.log)"
 op25b status >/dev/null || fail "between two daemons the filter is not in force"
 daemon $((before + 1))
 op25b status >/dev/null || fail "after the upgrade the filter is not in force"
+tried
 grep -q cust0 /etc/op25b/policy.yaml || fail "the upgrade has changed the policy"
 
 step=removal
