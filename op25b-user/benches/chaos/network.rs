@@ -1,0 +1,136 @@
+//! A customer, the provider's edge router and the Internet, with real forwarding between them; it must not know what is
+//! tried.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
+
+use crate::lab::Namespace;
+
+/// Where the BPF file system belongs.
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
+/// Where state lies that outlives a boot, and state that does not.
+pub(crate) const STATE: [&str; 2] = ["/var/lib/op25b", "/run/op25b"];
+/// The edge's interface towards the customer, and the customer's end.
+pub(crate) const EDGE: &str = "eth1";
+pub(crate) const CUSTOMER: &str = "cust1";
+/// The edge's address on the wire, as `lab::syn` has it too.
+pub(crate) const EDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x26];
+const INTERNET_MAC: &str = "02:00:00:00:00:27";
+
+/// What is sent to: somebody's mail server, and the provider's relay that is known by its name.
+pub(crate) const OUTSIDE: &str = "192.0.2.200";
+pub(crate) const OUTSIDE6: &str = "2001:db8:ffff::200";
+pub(crate) const RELAY: &str = "192.0.2.77";
+
+/// Mounts of this process's own, so that the machine's bpffs and state are neither seen nor touched, and nothing is left
+/// when it ends, however it ends.
+pub(crate) fn leave_the_machine_alone() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot have mounts of its own")?;
+    let nothing = None::<&str>;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+    // Not over the machine's: unmounting this one must not bring that one to light.
+    while is_mounted(BPFFS)? {
+        umount2(BPFFS, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {BPFFS}"))?;
+    }
+    mount_bpffs()?;
+    for (directory, size) in [(STATE[0], "size=16m"), (STATE[1], "size=4m"), ("/run/netns", "size=1m")] {
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {directory}"))?;
+        mount(Some("op25b-chaos"), directory, Some("tmpfs"), MsFlags::empty(), Some(size))
+            .with_context(|| format!("cannot mount {directory}"))?;
+    }
+    Ok(())
+}
+
+fn is_mounted(directory: &str) -> Result<bool> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    Ok(mounts.lines().any(|line| line.split(' ').nth(1) == Some(directory)))
+}
+
+pub(crate) fn mount_bpffs() -> Result<()> {
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+        .with_context(|| format!("cannot mount {BPFFS}"))
+}
+
+pub(crate) fn unmount_bpffs() -> Result<()> {
+    umount2(BPFFS, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {BPFFS}"))
+}
+
+pub(crate) struct Network {
+    pub(crate) customer: Namespace,
+    pub(crate) edge: Namespace,
+    pub(crate) internet: Namespace,
+}
+
+impl Network {
+    pub(crate) fn new() -> Result<Self> {
+        let network = Self {
+            customer: Namespace::new("customer")?,
+            edge: Namespace::new("edge")?,
+            internet: Namespace::new("internet")?,
+        };
+        let edge = &network.edge;
+        edge.within(|| -> Result<()> {
+            for (key, value) in [
+                ("ipv4/conf/all/rp_filter", "0"),
+                ("ipv4/conf/default/rp_filter", "0"),
+                ("ipv4/ip_forward", "1"),
+                ("ipv6/conf/all/forwarding", "1"),
+            ] {
+                fs::write(Path::new("/proc/sys/net").join(key), value)?;
+            }
+            Ok(())
+        })??;
+        edge.veth("eth0", &network.internet, "up0")?;
+        network.internet.ip(&["link", "set", "up0", "address", INTERNET_MAC])?;
+        edge.address("eth0", &["192.0.2.1/24", "2001:db8:ffff::1/64"])?;
+        for address in [OUTSIDE, OUTSIDE6, RELAY] {
+            edge.ip(&[
+                "neighbour",
+                "replace",
+                address,
+                "lladdr",
+                INTERNET_MAC,
+                "dev",
+                "eth0",
+                "nud",
+                "permanent",
+            ])?;
+        }
+        network.make()?;
+        network.bring_up()?;
+        Ok(network)
+    }
+
+    /// Makes the customer's line, whose end at the edge is down.
+    pub(crate) fn make(&self) -> Result<()> {
+        self.edge.join(EDGE, &self.customer, CUSTOMER)?;
+        let [a, b, c, d, e, f] = EDGE_MAC;
+        self.edge.ip(&["link", "set", EDGE, "address", &format!("{a:x}:{b:x}:{c:x}:{d:x}:{e:x}:{f:x}")])?;
+        self.customer.ip(&["link", "set", CUSTOMER, "up"]).map(drop)
+    }
+
+    pub(crate) fn bring_up(&self) -> Result<()> {
+        self.edge.ip(&["link", "set", EDGE, "up"]).map(drop)
+    }
+
+    pub(crate) fn remove(&self) -> Result<()> {
+        self.edge.ip(&["link", "delete", EDGE]).map(drop)
+    }
+
+    /// Runs a program in the edge's namespace that must succeed.
+    pub(crate) fn on_the_edge(&self, program: &str, arguments: &[&str]) -> Result<()> {
+        let command: &mut Command = &mut self.edge.command(program)?;
+        let output = command.args(arguments).output().with_context(|| format!("cannot run {program}"))?;
+        ensure!(
+            output.status.success(),
+            "{program} {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+}
