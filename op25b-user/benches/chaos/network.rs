@@ -1,7 +1,7 @@
 //! A customer, the provider's edge router and the Internet, with real forwarding between them; it must not know what is
 //! tried.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, io::Write as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::{
@@ -20,6 +20,7 @@ pub(crate) const EDGE: &str = "eth1";
 pub(crate) const CUSTOMER: &str = "cust1";
 /// The edge's address on the wire, as `lab::syn` has it too.
 pub(crate) const EDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x26];
+const EDGE_MAC_TEXT: &str = "02:00:00:00:00:26";
 const INTERNET_MAC: &str = "02:00:00:00:00:27";
 
 /// What is sent to: somebody's mail server, and the provider's relay that is known by its name.
@@ -38,7 +39,7 @@ pub(crate) fn leave_the_machine_alone() -> Result<()> {
         umount2(BPFFS, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {BPFFS}"))?;
     }
     mount_bpffs()?;
-    for (directory, size) in [(STATE[0], "size=16m"), (STATE[1], "size=4m"), ("/run/netns", "size=1m")] {
+    for (directory, size) in [(STATE[0], "size=128m"), (STATE[1], "size=4m"), ("/run/netns", "size=1m")] {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {directory}"))?;
         mount(Some("op25b-chaos"), directory, Some("tmpfs"), MsFlags::empty(), Some(size))
             .with_context(|| format!("cannot mount {directory}"))?;
@@ -109,8 +110,19 @@ impl Network {
     /// Makes the customer's line, whose end at the edge is down.
     pub(crate) fn make(&self) -> Result<()> {
         self.edge.join(EDGE, &self.customer, CUSTOMER)?;
-        let [a, b, c, d, e, f] = EDGE_MAC;
-        self.edge.ip(&["link", "set", EDGE, "address", &format!("{a:x}:{b:x}:{c:x}:{d:x}:{e:x}:{f:x}")])?;
+        self.edge.ip(&["link", "set", EDGE, "address", EDGE_MAC_TEXT])?;
+        self.customer.ip(&["link", "set", CUSTOMER, "up"]).map(drop)
+    }
+
+    /// Makes it and brings it up as fast as can be: a process for each command would give the daemon time.
+    pub(crate) fn make_up(&self) -> Result<()> {
+        let mut commands = tempfile::NamedTempFile::new()?;
+        writeln!(
+            commands,
+            "link add {EDGE} address {EDGE_MAC_TEXT} type veth peer name {CUSTOMER} netns {}\nlink set {EDGE} up",
+            self.customer.name()
+        )?;
+        self.on_the_edge("ip", &["-batch", &commands.path().to_string_lossy()])?;
         self.customer.ip(&["link", "set", CUSTOMER, "up"]).map(drop)
     }
 

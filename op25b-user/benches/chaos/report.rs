@@ -131,7 +131,8 @@ fn cells(fault: &str, times: u32, frames: Account, recovered: &str) -> [String; 
 
 /// Every judged frame is counted once, and nothing is counted that was not sent.
 pub(crate) fn counters_add_up(filter: &Filter<'_>, ledger: &Ledger) -> Result<()> {
-    ensure!(ledger.doubled() == 0, "{} frames arrived twice", ledger.doubled());
+    let doubled = ledger.doubled();
+    ensure!(doubled.is_empty(), "arrived twice: frames {doubled:?}");
     let counted = filter.counted()?;
     let expected = ledger.counters();
     for (name, packets, _) in &counted {
@@ -171,7 +172,8 @@ down), and that nothing arrived twice.
 | interface down, removed, renamed | taken down, deleted and made anew by the same name, called `wan0` and `eth1` again |
 | MTU, channels | changed while the program runs: frames in several buffers, queues |
 | bpffs | unmounted; nothing can be changed until one is mounted, where the daemon pins what it holds |
-| memory | a cgroup leaves 24 MiB to a policy of 300,000 prefixes: refused, or the kernel kills the daemon |
+| memory | a cgroup leaves 8 to 64 MiB to a policy of 300,000 prefixes: the kernel kills the daemon, or it refuses |
+| sources | more than there are accounts for: old ones make room, `top` says so, the counters know every frame |
 | half written | the policy file ends somewhere: refused |
 | compressed day | 24 times the clock goes on by an hour: the history has each |
 | reloads | one policy, the other policy; neither may pass what both block |

@@ -27,7 +27,8 @@ const PACE: Duration = Duration::from_millis(10);
 /// How long a frame may be on its way.
 const TRAVEL: Duration = Duration::from_millis(100);
 
-/// A kind of frame: of eight, that many in turn.
+/// A kind of frame: all in turn.
+#[derive(Clone, Copy)]
 struct Kind {
     source: &'static str,
     destination: &'static str,
@@ -53,7 +54,7 @@ const RESIDENTIAL: &str = "203.0.113.10";
 const RESIDENTIAL6: &str = "2001:db8:1000::10";
 const EXEMPT: &str = "203.0.113.130";
 
-static KINDS: [Kind; 8] = [
+const KINDS: [Kind; 8] = [
     kind(RESIDENTIAL, OUTSIDE, false, 25, Some("residential ipv4 blocked drop"), true),
     kind(RESIDENTIAL6, OUTSIDE6, false, 25, Some("residential ipv6 blocked drop"), true),
     kind(RESIDENTIAL, OUTSIDE, false, 587, None, false),
@@ -64,8 +65,11 @@ static KINDS: [Kind; 8] = [
     kind(EXEMPT, OUTSIDE, false, 25, Some("residential ipv4 exempt pass"), false),
 ];
 
-fn kind_of(number: u64) -> &'static Kind {
-    &KINDS[(number % KINDS.len() as u64) as usize]
+/// One that sends once.
+const STRANGER: Kind = KINDS[1];
+
+fn kind_of(number: u64) -> Kind {
+    KINDS[(number % KINDS.len() as u64) as usize]
 }
 
 /// What the sender and those who break things tell each other.
@@ -76,6 +80,8 @@ pub(crate) struct Traffic {
     /// The line is about to go down, and the sender knows.
     down: AtomicBool,
     known: AtomicBool,
+    /// Frames without a number, of sources that each send one.
+    strangers: AtomicU64,
 }
 
 impl Traffic {
@@ -100,6 +106,22 @@ impl Traffic {
         Ok(())
     }
 
+    /// Sends one frame to be blocked from each of so many customers.
+    pub(crate) fn send_from_many(&self, network: &Network, customers: u32) -> Result<()> {
+        let mouth = network.customer.mouth(CUSTOMER)?;
+        let mut frame = STRANGER.frame();
+        for customer in 0..customers {
+            // The /64 of an Ethernet frame's IPv6 source, behind those of the others.
+            frame[14 + 8 + 5..14 + 8 + 8].copy_from_slice(&(customer + (1 << 16)).to_be_bytes()[1..]);
+            mouth.send([frame.as_slice()])?;
+            if customer % 16 == 15 {
+                thread::sleep(Duration::from_micros(300));
+            }
+        }
+        self.strangers.fetch_add(u64::from(customers), Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Sends while something is done; what became of every frame.
     pub(crate) fn during(&self, network: &Network, act: impl FnOnce() -> Result<()>) -> Result<Ledger> {
         let ear = network.internet.listen("up0")?;
@@ -116,7 +138,13 @@ impl Traffic {
             let seen = receiver.join();
             done?;
             let panicked = |_| anyhow!("a thread panicked");
-            Ok(Ledger { sent: self.sent(), down: down.map_err(panicked)??, seen: seen.map_err(panicked)?? })
+            let strangers = self.strangers.load(Ordering::SeqCst);
+            Ok(Ledger {
+                sent: self.sent(),
+                strangers,
+                down: down.map_err(panicked)??,
+                seen: seen.map_err(panicked)??,
+            })
         })
     }
 
@@ -208,6 +236,7 @@ impl Kind {
 /// What became of every frame.
 pub(crate) struct Ledger {
     sent: u64,
+    strangers: u64,
     down: Vec<Range<u64>>,
     seen: Vec<u8>,
 }
@@ -248,19 +277,18 @@ impl Ledger {
         account
     }
 
-    /// Of all frames.
-    pub(crate) fn total(&self) -> Account {
-        self.account(0..self.sent)
-    }
-
-    /// How many arrived more than once.
-    pub(crate) fn doubled(&self) -> usize {
-        self.seen.iter().filter(|times| **times > 1).count()
+    /// The numbers of those that arrived more than once.
+    pub(crate) fn doubled(&self) -> Vec<usize> {
+        let twice = self.seen.iter().enumerate().filter(|(_, times)| **times > 1);
+        twice.map(|(number, _)| number).collect()
     }
 
     /// What each counter must show at least and at most: frames sent while the line went down may have been counted.
     pub(crate) fn counters(&self) -> BTreeMap<&'static str, RangeInclusive<u64>> {
         let mut counters = BTreeMap::<_, (u64, u64)>::new();
+        if let Some(counter) = STRANGER.counted {
+            counters.insert(counter, (self.strangers, self.strangers));
+        }
         for number in 0..self.sent {
             let kind = kind_of(number);
             let Some(counter) = kind.counted else { continue };

@@ -100,6 +100,11 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// As `ip netns` calls it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What `ip` prints about this namespace.
     pub(crate) fn ip(&self, arguments: &[&str]) -> Result<String> {
         succeed(Command::new("ip").args(["-n", &self.name]).args(arguments))
