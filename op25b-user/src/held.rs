@@ -26,6 +26,8 @@ pub struct Held {
     pins: Vec<(PathBuf, OwnedFd)>,
     /// The pins are gone, and that has been said.
     lost: bool,
+    /// They could not be held, and that has been said.
+    refused: bool,
 }
 
 impl Held {
@@ -37,8 +39,19 @@ impl Held {
         }
         let mut pins = Vec::new();
         match open_all(&instance.pins(), &mut pins) {
-            Ok(()) => self.pins = pins,
-            Err(error) => log::warn!("{error:#}; the filter would end if {BPFFS} were unmounted now"),
+            Ok(()) => {
+                self.pins = pins;
+                self.refused = false;
+            }
+            Err(error) => {
+                // With many interfaces there are many, and each needs a descriptor. What is held of another
+                // generation must go all the same: it would keep that one loaded.
+                self.pins.clear();
+                if !self.refused {
+                    log::warn!("{error:#}; the filter would end if {BPFFS} were unmounted");
+                }
+                self.refused = true;
+            }
         }
     }
 

@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clock::Clock;
 use jiff::Timestamp;
-use lab::{Answer, Filter, KURUME, eventually};
+use lab::{Filter, KURUME, eventually};
 use nix::sys::signal::Signal;
 use site::{CUSTOMER, FILTERED, LENGTH, OPEN, QUARANTINED, Site};
 

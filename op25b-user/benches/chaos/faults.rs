@@ -20,8 +20,9 @@ use nix::sys::signal::Signal;
 use crate::{
     clock::Clock,
     lab::{Filter, KURUME, eventually},
+    mounts::{mount_bpffs, unmount_bpffs},
     names::{SERVER, Zone, say},
-    network::{EDGE, Network, RELAY, STATE, mount_bpffs, unmount_bpffs},
+    network::{EDGE, Network, RELAY, STATE},
     traffic::Traffic,
 };
 

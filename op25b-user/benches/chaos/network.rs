@@ -4,15 +4,9 @@
 use std::{fs, io::Write as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use nix::{
-    mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, unshare},
-};
 
-use crate::lab::Namespace;
+use crate::{lab::Namespace, mounts};
 
-/// Where the BPF file system belongs.
-pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 /// Where state lies that outlives a boot, and state that does not.
 pub(crate) const STATE: [&str; 2] = ["/var/lib/op25b", "/run/op25b"];
 /// The edge's interface towards the customer, and the customer's end.
@@ -28,37 +22,13 @@ pub(crate) const OUTSIDE: &str = "192.0.2.200";
 pub(crate) const OUTSIDE6: &str = "2001:db8:ffff::200";
 pub(crate) const RELAY: &str = "192.0.2.77";
 
-/// Mounts of this process's own, so that the machine's bpffs and state are neither seen nor touched, and nothing is left
-/// when it ends, however it ends.
+/// Mounts of this process's own, and state there: nothing is left when it ends, however it ends.
 pub(crate) fn leave_the_machine_alone() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("cannot have mounts of its own")?;
-    let nothing = None::<&str>;
-    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
-    // Not over the machine's: unmounting this one must not bring that one to light.
-    while is_mounted(BPFFS)? {
-        umount2(BPFFS, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {BPFFS}"))?;
-    }
-    mount_bpffs()?;
+    mounts::own()?;
     for (directory, size) in [(STATE[0], "size=128m"), (STATE[1], "size=4m"), ("/run/netns", "size=1m")] {
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {directory}"))?;
-        mount(Some("op25b-chaos"), directory, Some("tmpfs"), MsFlags::empty(), Some(size))
-            .with_context(|| format!("cannot mount {directory}"))?;
+        mounts::mount_tmpfs(directory, size)?;
     }
     Ok(())
-}
-
-fn is_mounted(directory: &str) -> Result<bool> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    Ok(mounts.lines().any(|line| line.split(' ').nth(1) == Some(directory)))
-}
-
-pub(crate) fn mount_bpffs() -> Result<()> {
-    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
-        .with_context(|| format!("cannot mount {BPFFS}"))
-}
-
-pub(crate) fn unmount_bpffs() -> Result<()> {
-    umount2(BPFFS, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {BPFFS}"))
 }
 
 pub(crate) struct Network {
