@@ -39,6 +39,8 @@ impl Held {
         }
         let mut pins = Vec::new();
         match open_all(&instance.pins(), &mut pins) {
+            // Unmounted while they were opened.
+            _ if !instance.pins().exists() => {}
             Ok(()) => {
                 self.pins = pins;
                 self.refused = false;
