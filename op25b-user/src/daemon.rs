@@ -19,6 +19,7 @@ use crate::{
     document::{self, Document, printable},
     durable,
     generation::{self, Logger},
+    held::Held,
     instance::Instance,
     links,
     manifest::Manifest,
@@ -109,6 +110,7 @@ pub struct Daemon {
     relays: Relays,
     answers: mpsc::Receiver<Answer>,
     manifest: Manifest,
+    held: Held,
     /// What the manifest was made for.
     in_force: Situation,
     /// The dates that have come.
@@ -196,6 +198,7 @@ impl Daemon {
             relays,
             answers,
             manifest,
+            held: Held::default(),
             in_force: situation,
             moment,
             moment_trusted,
@@ -210,6 +213,7 @@ impl Daemon {
             watched,
             outputs: Running::default(),
         };
+        daemon.held.hold(instance);
         daemon.outputs.follow(instance, &daemon.ruling.policy.outputs);
         daemon.suspension_ends = daemon.state.suspension.as_ref().map(|suspension| after(suspension.until));
         daemon.try_to_remember();
@@ -387,11 +391,18 @@ impl Daemon {
         Ok(format!("generation {}: resumed, the policy is in force again", self.manifest.generation))
     }
 
+    /// Whether the filter stays in force without this daemon.
+    #[must_use]
+    pub fn leaves_the_filter(&self) -> bool {
+        self.held.outlives_the_daemon()
+    }
+
     /// What comes by itself: dates, ends of suspensions and trials, a changed file. To be called a few times a second.
     pub async fn tick(&mut self) {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
+        self.held.look(&self.instance);
         if self.look_again <= Instant::now() {
             self.look_at_interfaces(Instant::now()).await;
         }
@@ -499,6 +510,7 @@ impl Daemon {
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
+        self.held.hold(&self.instance);
         self.look_again = match done {
             Ok(()) => {
                 self.look_wait = LOOK_WAIT;
@@ -536,6 +548,8 @@ impl Daemon {
     }
 
     async fn enforce(&mut self, moment: Timestamp) -> Result<()> {
+        // Where pins are to be, those in force come first.
+        self.held.look(&self.instance);
         let situation = self.situation(moment);
         let previous = Some(&self.manifest);
         let (manifest, logger) =
@@ -544,6 +558,7 @@ impl Daemon {
         self.moment_trusted |= moment > self.moment;
         self.moment = moment;
         self.manifest = manifest;
+        self.held.hold(&self.instance);
         self.logger = logger;
         self.in_force = situation;
         self.outputs.follow(&self.instance, &self.ruling.policy.outputs);

@@ -19,6 +19,7 @@ pub mod events;
 pub mod explain;
 pub mod figures;
 pub mod generation;
+pub mod held;
 pub mod helpdesk;
 pub mod history;
 pub mod instance;

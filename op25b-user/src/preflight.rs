@@ -46,13 +46,17 @@ fn has(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }
 
-fn mount_bpffs() -> Result<()> {
+/// Whether there is one where pins belong.
+pub(crate) fn bpffs_is_mounted() -> bool {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mounted = mounts.lines().any(|line| {
+    mounts.lines().any(|line| {
         let mut words = line.split(' ');
         words.nth(1) == Some(BPFFS) && words.next() == Some("bpf")
-    });
-    if mounted {
+    })
+}
+
+fn mount_bpffs() -> Result<()> {
+    if bpffs_is_mounted() {
         return Ok(());
     }
     if !Path::new(BPFFS).is_dir() {

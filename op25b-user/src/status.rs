@@ -298,7 +298,9 @@ fn compare(instance: &Instance, known: &manifest::Interface, running: &[u32]) ->
     if known.hook != Hook::Clsact {
         let pin = instance.link(&known.name, known.mode);
         if !pin.exists() {
-            return Err(format!("the link {} is gone", pin.display()));
+            let held = running.iter().any(|id| known.runs(*id));
+            let so = if held { "; the program is attached as long as the daemon runs" } else { "" };
+            return Err(format!("the link {} is gone{so}", pin.display()));
         }
         match attach::open(&pin).and_then(|link| Ok(link.info()?.program_id())) {
             Err(error) => return Err(format!("{error:#}")),

@@ -1,70 +1,26 @@
-//! What happens by itself at its moment, on a clock that the test sets (libfaketime, Debian package `faketime`).
+//! What happens by itself at its moment, on a clock that the test sets.
 
+mod clock;
 #[allow(dead_code, reason = "other tests use more of it")]
 mod lab;
 #[allow(dead_code, reason = "other tests use more of it")]
 mod site;
 
 use std::{
-    ffi::{OsStr, OsString},
-    fs,
-    path::PathBuf,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use clock::Clock;
 use jiff::Timestamp;
-use lab::{Answer, Filter, KURUME, eventually, finish};
+use lab::{Filter, KURUME, eventually};
 use nix::sys::signal::Signal;
 use site::{CUSTOMER, FILTERED, LENGTH, OPEN, QUARANTINED, Site};
 
 const HOUR: i64 = 3600;
 const SECOND: Duration = Duration::from_secs(1);
 const EXEMPT: &str = "203.0.113.130";
-
-/// A clock that runs as the machine's does, set apart by some seconds.
-struct Clock {
-    file: PathBuf,
-    variables: Vec<(&'static str, OsString)>,
-}
-
-impl Clock {
-    fn new(filter: &Filter<'_>) -> Result<Self> {
-        let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"]
-            .map(|directory| PathBuf::from(directory).join("faketime/libfaketime.so.1"))
-            .into_iter()
-            .find(|path| path.exists())
-            .context("libfaketime is missing: `cargo xtask setup` installs it")?;
-        let file = filter.path().with_file_name("clock");
-        let variables = vec![
-            ("LD_PRELOAD", library.into_os_string()),
-            ("FAKETIME_TIMESTAMP_FILE", file.clone().into_os_string()),
-            ("FAKETIME_NO_CACHE", "1".into()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-            ("NO_FAKE_STAT", "1".into()),
-        ];
-        let clock = Self { file, variables };
-        clock.set(0)?;
-        Ok(clock)
-    }
-
-    /// In one step, since it is read all the time.
-    fn set(&self, apart: i64) -> Result<()> {
-        let beside = self.file.with_extension("beside");
-        fs::write(&beside, format!("{apart:+}\n"))?;
-        Ok(fs::rename(beside, &self.file)?)
-    }
-
-    fn variables(&self) -> Vec<(&str, &OsStr)> {
-        self.variables.iter().map(|(name, value)| (*name, value.as_os_str())).collect()
-    }
-
-    /// A command that has this clock too.
-    fn op25b(&self, filter: &Filter<'_>, arguments: &[&str]) -> Result<Answer> {
-        finish(filter.command(arguments)?.envs(self.variables()), 20 * SECOND)
-    }
-}
 
 /// Whole seconds from now.
 fn ahead(seconds: i64) -> Result<Timestamp> {

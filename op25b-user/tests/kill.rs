@@ -4,10 +4,12 @@
 #[allow(dead_code, reason = "other tests use more of it")]
 mod lab;
 #[allow(dead_code, reason = "other tests use more of it")]
+mod loaded;
+#[allow(dead_code, reason = "other tests use more of it")]
 mod site;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     fs,
     process::{Child, Stdio},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,8 +18,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::{maps::MapInfo, programs::loaded_programs};
 use lab::{Filter, KURUME, eventually, syn};
+use loaded::Loaded;
 use nix::sys::signal::{Signal, kill};
 use site::{CUSTOMER, OUTSIDE, Site, tidy};
 
@@ -37,16 +39,7 @@ impl Chance {
 
 /// How many programs are loaded that count into this instance's counters.
 fn programs(filter: &Filter<'_>) -> Result<usize> {
-    let mut counters = HashSet::new();
-    for directory in fs::read_dir(filter.pins().join("counters"))? {
-        for pin in fs::read_dir(directory?.path())? {
-            counters.insert(MapInfo::from_pin(pin?.path())?.id());
-        }
-    }
-    let ours = |program: &aya::programs::ProgramInfo| {
-        program.map_ids().ok().flatten().is_some_and(|maps| maps.iter().any(|map| counters.contains(map)))
-    };
-    Ok(loaded_programs().filter_map(Result::ok).filter(ours).count())
+    Ok(Loaded::of(filter)?.programs.len())
 }
 
 fn both(text: &str) -> String {

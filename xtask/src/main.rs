@@ -1,6 +1,7 @@
-//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`, `bench`, `fuzz`, `kernels`, `dist`.
+//! What a developer types, one task a file: `cargo xtask setup`, `test`, `demo`, `bench`, `chaos`, `fuzz`, `kernels`, `dist`.
 
 mod bench;
+mod chaos;
 mod demo;
 mod dist;
 mod exec;
@@ -45,6 +46,8 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Break what a filter depends on while traffic runs through it, and account for every frame (as root)
+    Chaos(chaos::Options),
     /// Let libFuzzer look for frames that the core does not expect
     Fuzz {
         /// How long
@@ -86,6 +89,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test { arguments } => test::run(&arguments),
         Task::Demo { keep_captures } => demo::run(keep_captures.as_deref()),
         Task::Bench { subjects, quick } => bench::run(&subjects, quick),
+        Task::Chaos(options) => chaos::run(&options),
         Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Kernels { versions } => kernels::run(&versions),
         Task::Dist { check } => dist::run(check),

@@ -10,7 +10,6 @@ use std::{
     fmt::Write as _,
     fs,
     net::Ipv4Addr,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 

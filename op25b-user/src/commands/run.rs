@@ -76,7 +76,17 @@ pub(super) async fn run(instance: &Instance, arguments: &cli::Run) -> Result<()>
             _ = tick.tick() => daemon.tick().await,
         }
     }
-    log::info!("instance {}: ending; the filter stays in force, `op25b detach` removes it", instance.name());
+    if daemon.leaves_the_filter() {
+        log::info!(
+            "instance {}: ending; the filter stays in force, `op25b detach` removes it",
+            instance.name()
+        );
+    } else {
+        log::error!(
+            "instance {}: ending, and the filter with it, since nothing pins it any more",
+            instance.name()
+        );
+    }
     control::close(instance);
     // What it writes last is written before another daemon may begin.
     drop(daemon);

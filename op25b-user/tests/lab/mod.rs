@@ -100,6 +100,11 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// As `ip netns` calls it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What `ip` prints about this namespace.
     pub(crate) fn ip(&self, arguments: &[&str]) -> Result<String> {
         succeed(Command::new("ip").args(["-n", &self.name]).args(arguments))
@@ -107,16 +112,22 @@ impl Namespace {
 
     /// An interface here and its peer in `there`, both up.
     pub(crate) fn veth(&self, here: &str, there: &Self, peer: &str) -> Result<()> {
+        self.join(here, there, peer)?;
+        self.ip(&["link", "set", here, "up"])?;
+        there.ip(&["link", "set", peer, "up"])?;
+        Ok(())
+    }
+
+    /// The same, both down.
+    pub(crate) fn join(&self, here: &str, there: &Self, peer: &str) -> Result<()> {
         succeed(Command::new("ip").args(["link", "add", here, "netns", &self.name, "type", "veth"]).args([
             "peer",
             "name",
             peer,
             "netns",
             &there.name,
-        ]))?;
-        self.ip(&["link", "set", here, "up"])?;
-        there.ip(&["link", "set", peer, "up"])?;
-        Ok(())
+        ]))
+        .map(drop)
     }
 
     /// Gives an interface addresses, each with its length.
@@ -376,7 +387,7 @@ impl Ear {
     }
 
     /// Frames that did not fit into the socket.
-    fn lost(&self) -> Result<u32> {
+    pub(crate) fn lost(&self) -> Result<u32> {
         Ok(self.statistics()?.tp_drops)
     }
 
