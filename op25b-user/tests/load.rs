@@ -156,7 +156,7 @@ fn a_hundred_reloads_under_live_frames_lose_let_through_and_miscount_nothing() -
             }
             Ok(took)
         });
-        let mut reload = || -> Result<()> {
+        let reload = || -> Result<()> {
             for text in policies.iter().cycle().take(RELOADS) {
                 filter.policy(text)?;
                 let answer = filter.op25b(&["reload"])?;

@@ -1,4 +1,5 @@
 //! Frames that the kernel sends itself, millions a second: BPF_PROG_TEST_RUN with live frames (Linux 5.18).
+#![allow(dead_code, reason = "tests and benchmarks use different parts of it")]
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +19,8 @@ use crate::lab::{Namespace, syn};
 pub(crate) static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op25b-bench"));
 
 /// Source ports of frames to port 25, and of those to port 443.
-#[allow(dead_code, reason = "only who counts frames asks for it")]
 pub(crate) const MAIL_FROM: u16 = 40_025;
 /// Likewise.
-#[allow(dead_code, reason = "only who counts frames asks for it")]
 pub(crate) const WEB_FROM: u16 = 40_443;
 
 /// What is sent: SYNs of customers from 10.0.0.0 on.
