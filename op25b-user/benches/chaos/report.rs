@@ -69,7 +69,7 @@ impl Run {
             self.took.as_secs_f64() / 60.0
         )?;
         write!(text, "{}\n\n{}\n\n", table(&self.faults, true, ASCII_MARKDOWN), self.held())?;
-        write!(text, "{FAULTS}\n{}\n\n{OPENINGS}", table(&self.openings, false, ASCII_MARKDOWN))?;
+        write!(text, "{FAULTS}{}\n\n{OPENINGS}", table(&self.openings, false, ASCII_MARKDOWN))?;
         Ok(text)
     }
 
@@ -151,8 +151,8 @@ const INTRODUCTION: &str = "\
 through a filtered router to the Internet, some 1,500 a second, IPv4 and IPv6: mail that is to be blocked, mail to a relay
 known by its name and of an exempt customer, ports 587, and UDP. Every one is accounted for: *leaked* was to be blocked
 and arrived, *lost* was to arrive and did not, *line down* was sent into an interface that was itself down or gone. It has
-its own mounts and namespaces and touches nothing of the machine's. `--quick` does each a few times, within a minute, and
-writes nothing.
+its own mounts and namespaces and touches nothing of the machine's but a memory cgroup of its own. `--quick` does each a
+few times, in about a minute, and writes nothing.
 
 ";
 
@@ -170,7 +170,7 @@ down), and that nothing arrived twice.
 | name server | addresses outside `within`, a customer's, forty, another each second, none, silence: the relay stays the relay |
 | answers | from the name server's own address to every port of the router |
 | interface down, removed, renamed | taken down, deleted and made anew by the same name, called `wan0` and `eth1` again |
-| MTU, channels | changed while the program runs: frames in several buffers, queues |
+| MTU, channels | changed while the program is attached |
 | bpffs | unmounted; nothing can be changed until one is mounted, where the daemon pins what it holds |
 | memory | a cgroup leaves 8 to 64 MiB to a policy of 300,000 prefixes: the kernel kills the daemon, or it refuses |
 | sources | more than there are accounts for: old ones make room, `top` says so, the counters know every frame |
@@ -183,8 +183,9 @@ down), and that nothing arrived twice.
 ";
 
 const OPENINGS: &str = "\
-Until the kernel has told of an interface nobody can filter it. Make it, wait until `op25b status` says `attached`, and
-bring it up then: that is the row above with nothing leaked. Where that is not to be had (PPP), filter where customers'
+The daemon was there before the line carried, each time; nothing promises that: until the kernel has told of an interface
+nobody can filter it. Make it, wait until `op25b status` says `attached`, and
+bring it up then: that is the row of the first table. Where that is not to be had (PPP), filter where customers'
 packets leave, by `attach: tc-egress` on an uplink that stays.
 
 bpffs holds the filter while no daemon runs: unmounting it then takes the filter off at once, and `status` and the alert
