@@ -17,8 +17,10 @@ pub const WINDOW: u64 = 3_600_000_000_000;
 pub const DESTINATION_BITS: usize = 512;
 /// SYNs of a source that are remembered to tell an attempt from a retransmission.
 pub const REMEMBERED: usize = 4;
-/// Nanoseconds that pass at least between two events of one source.
-pub const EVENT_INTERVAL: u64 = 1_000_000_000;
+/// Bits of a time in nanoseconds below [`Source::told`]: a unit is 67 ms, and four bytes of them are nine years.
+pub const TOLD_UNIT: u32 = 26;
+/// Units that pass at least between two events of one source: a second.
+pub const EVENT_INTERVAL: u32 = 15;
 /// What a source is answered: two hundred frames a second, and a thousand at once; an answer has 250 bytes at most.
 pub const SOURCE_PACE: Pace = Pace { interval: 5_000_000, burst: 5_000_000_000 };
 /// What an interface answers on one CPU: twenty thousand frames a second, and two thousand at once.
@@ -145,8 +147,12 @@ pub fn source_word(customer: Address, group: Option<&Group>) -> u64 {
     }
 }
 
-/// What tells a frame from others of its source, in one register: the hash of its SYN in the low half, zero for none,
-/// and the bit of its destination above.
+/// What tells a frame from others of its source, in one register.
+///
+/// | bits | what |
+/// |---|---|
+/// | 0–31 | hash of its SYN, zero for none |
+/// | 32–61 | hash of its other end |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(pub u64);
 
@@ -157,21 +163,28 @@ impl Mark {
     pub const fn of(peer: Address, header: Tcp, seed: u64) -> Self {
         let hash = address_hash(peer, seed);
         let syn = if is_syn(header) { syn_hash(header, hash, seed) } else { 0 };
-        Self(syn as u64 | (bit(hash) as u64) << 32)
+        Self(syn as u64 | hash >> 34 << 32)
     }
 
-    /// [`syn_hash`], zero for none.
+    /// Hash of the SYN, zero for none.
     #[inline(always)]
     #[must_use]
     pub const fn syn(self) -> u32 {
         self.0 as u32
     }
 
-    /// [`destination_bit`].
+    /// Hash of the other end, never zero.
+    #[inline(always)]
+    #[must_use]
+    pub const fn peer(self) -> u32 {
+        (self.0 >> 32) as u32 & 0x3fff_ffff | 1 << 30
+    }
+
+    /// [`destination_bit`]: of one [`Mark::peer`], one bit.
     #[inline(always)]
     #[must_use]
     pub const fn destination_bit(self) -> u32 {
-        (self.0 >> 32) as u32 & (DESTINATION_BITS as u32 - 1)
+        self.peer() & (DESTINATION_BITS as u32 - 1)
     }
 }
 
@@ -195,43 +208,70 @@ pub struct Window {
     pub destinations: [u64; DESTINATION_BITS / 64],
 }
 
-/// What is kept of a source. What every frame touches comes first, in as few cache lines as it can be: behind the
-/// kernel's own 48 bytes and the key it starts one.
+/// What is kept of a source. It starts a cache line, behind the kernel's own 48 bytes and the key; what a frame to the
+/// server of the one before needs is in that line, and what a frame to another server needs in the next two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Source {
+    /// [`Window::number`] of the hour of the last frame.
+    pub number: u64,
+    /// Its frames.
+    pub packets: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its attempts; their lowest bits say which of the remembered SYNs is the oldest.
+    pub attempts: u64,
+    /// Time of its last frame.
+    pub last: u64,
     /// Hashes of the last SYNs.
     pub syns: [u32; REMEMBERED],
-    /// The hour of the last frame.
-    pub hour: Window,
-    /// Time of the last event.
-    pub told: u64,
+    /// [`Mark::peer`] of the hour's last frame that was an attempt, or the first one; zero for none.
+    pub peer: u32,
+    /// Time of the last event, in units of [`TOLD_UNIT`].
+    pub told: u32,
+    /// The hour's destinations, as in [`Window::destinations`].
+    pub destinations: [u64; DESTINATION_BITS / 64],
+    /// Time of the hour's first frame.
+    pub first: u64,
     /// When the answers that the source has had would be due, one after the other: [`Pace`].
     pub answered: u64,
     /// The destination of the last attempt, as [`Address`] has it; of the first frame where there was none.
     pub destination: [u64; 2],
     /// Its family.
-    pub destination_family: u32,
-    /// Counts SYNs: which of the remembered ones is the oldest.
-    pub turn: u32,
+    pub destination_family: u64,
+    /// Time of the first frame of all, in nanoseconds of CLOCK_MONOTONIC.
+    pub opened: u64,
+    /// Frames before the two hours.
+    pub packets_before: u64,
+    /// Bytes before them.
+    pub bytes_before: u64,
+    /// Attempts before them.
+    pub attempts_before: u64,
     /// The hour before in which there were frames.
     pub before: Window,
-    /// Time of the first frame, in nanoseconds of CLOCK_MONOTONIC.
-    pub first: u64,
-    /// Frames before the two hours.
-    pub packets: u64,
-    /// Bytes before them.
-    pub bytes: u64,
-    /// Attempts before them.
-    pub attempts: u64,
     /// Zero: the next one starts a cache line too.
     pub reserved: u64,
 }
 
 impl Source {
+    /// The hour of the last frame.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hour(&self) -> Window {
+        Window {
+            number: self.number,
+            packets: self.packets,
+            bytes: self.bytes,
+            attempts: self.attempts,
+            first: self.first,
+            last: self.last,
+            destinations: self.destinations,
+        }
+    }
+
     /// Its last hours in which there were frames, two at most.
-    pub fn hours(&self) -> impl Iterator<Item = &Window> {
-        [&self.hour, &self.before].into_iter().filter(|window| window.packets != 0)
+    pub fn hours(&self) -> impl Iterator<Item = Window> {
+        [self.hour(), self.before].into_iter().filter(|window| window.packets != 0)
     }
 }
 
@@ -289,12 +329,7 @@ const fn syn_hash(header: Tcp, peer_hash: u64, seed: u64) -> u32 {
 #[inline(always)]
 #[must_use]
 pub const fn destination_bit(peer: Address, seed: u64) -> u32 {
-    bit(address_hash(peer, seed))
-}
-
-#[inline(always)]
-const fn bit(hash: u64) -> u32 {
-    (hash >> 40) as u32 & (DESTINATION_BITS as u32 - 1)
+    Mark(address_hash(peer, seed) >> 34 << 32).destination_bit()
 }
 
 #[inline(always)]

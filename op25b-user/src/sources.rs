@@ -168,12 +168,12 @@ fn account(key: &source::Key, source: &source::Source, manifest: &Manifest, epoc
         source: prefix(key, length)?,
         group,
         reason,
-        packets: sum(source.packets, |hour| hour.packets),
-        bytes: sum(source.bytes, |hour| hour.bytes),
-        attempts: sum(source.attempts, |hour| hour.attempts),
-        first: time(source.first),
+        packets: sum(source.packets_before, |hour| hour.packets),
+        bytes: sum(source.bytes_before, |hour| hour.bytes),
+        attempts: sum(source.attempts_before, |hour| hour.attempts),
+        first: time(source.opened),
         last,
-        last_destination: address(source.destination, source.destination_family == Family::Ipv6 as u32),
+        last_destination: address(source.destination, source.destination_family == Family::Ipv6 as u64),
         hours,
     })
 }

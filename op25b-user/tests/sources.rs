@@ -212,11 +212,12 @@ fn accounts_hold_what_was_sent() -> Result<()> {
 }
 
 fn compare(way: &str, key: &Key, account: &Source, expected: &Expected) {
-    let sum = |of: fn(&op25b_ebpf::source::Window) -> u64| account.hours().map(of).sum::<u64>();
+    let sum =
+        |of: fn(&op25b_ebpf::source::Window) -> u64| account.hours().map(|window| of(&window)).sum::<u64>();
     let found = (
-        account.packets + sum(|window| window.packets),
-        account.bytes + sum(|window| window.bytes),
-        account.attempts + sum(|window| window.attempts),
+        account.packets_before + sum(|window| window.packets),
+        account.bytes_before + sum(|window| window.bytes),
+        account.attempts_before + sum(|window| window.attempts),
     );
     assert_eq!(found, (expected.packets, expected.bytes, expected.attempts), "{way}: {key:?}");
     let bits = expected.destinations.iter().map(|server| destination_bit(address(*server), SEED));
@@ -232,7 +233,7 @@ fn compare(way: &str, key: &Key, account: &Source, expected: &Expected) {
     let hour = jiff::Timestamp::now().as_nanosecond() as u64 / WINDOW;
     for window in account.hours() {
         assert!(window.number == hour || window.number + 1 == hour, "{way}: hour {}", window.number);
-        assert!(account.first <= window.first && window.first <= window.last, "{way}: {key:?}: times");
+        assert!(account.opened <= window.first && window.first <= window.last, "{way}: {key:?}: times");
     }
 }
 
@@ -388,17 +389,19 @@ fn an_hour_turns_once() -> Result<()> {
     let first = (epoch + monotonic) / WINDOW;
     let hour = WINDOW.cast_signed();
     let until_next = hour - ((epoch + monotonic) % WINDOW).cast_signed();
-    // When, against the first; frames; then the number of the hour, and packets of it, of the one before, of older ones.
-    let steps = [
-        (0, 3, (first, 3, 0, 0)),
-        (hour, 2, (first + 1, 2, 3, 0)),
+    // When, against the first; SYNs; then the number of the hour, packets of it, of the one before and of older ones, and
+    // all attempts.
+    let steps: [(i64, &[u32], _); 5] = [
+        (0, &[0, 1, 2, 3, 4, 5], (first, 6, 0, 0, 6)),
+        // Remembered are 2 to 5, of which these two take the oldest ones' places.
+        (hour, &[0, 1], (first + 1, 2, 6, 0, 8)),
         // Half a second before that hour began.
-        (until_next - 500_000_000, 1, (first + 1, 3, 3, 0)),
-        (2 * hour, 1, (first + 2, 1, 3, 3)),
+        (until_next - 500_000_000, &[4], (first + 1, 3, 6, 0, 8)),
+        (2 * hour, &[0], (first + 2, 1, 3, 6, 8)),
         // The clock was set back.
-        (0, 1, (first, 1, 1, 6)),
+        (0, &[9], (first, 1, 1, 9, 9)),
     ];
-    for (ahead, frames, expected) in steps {
+    for (ahead, sequences, expected) in steps {
         let epoch = epoch.wrapping_add_signed(ahead);
         let build = Build { bytes: OBJECT, globals: &[("EPOCH", &epoch.to_ne_bytes())], sources: 16 };
         let maps = Maps::Pinned { tables: &tables, counters: &counters, sources: &sources };
@@ -406,7 +409,7 @@ fn an_hour_turns_once() -> Result<()> {
         let Program::Xdp(program) = object::load(&mut object, program::XDP)? else {
             panic!("no XDP program")
         };
-        for sequence in 0..frames {
+        for &sequence in sequences {
             let segment = Segment {
                 source: v4("203.0.113.9"),
                 destination: v4("198.51.100.25"),
@@ -419,7 +422,9 @@ fn an_hour_turns_once() -> Result<()> {
         let Some(Map::LruHashMap(accounts)) = object.map("SOURCES") else { panic!("no accounts") };
         let accounts: Vec<(Key, Source)> = bulk::read(accounts)?;
         let [(_, account)] = accounts.as_slice() else { panic!("{} accounts, not one", accounts.len()) };
-        let found = (account.hour.number, account.hour.packets, account.before.packets, account.packets);
+        let attempts = account.attempts + account.before.attempts + account.attempts_before;
+        let found =
+            (account.number, account.packets, account.before.packets, account.packets_before, attempts);
         assert_eq!(found, expected, "{ahead} ns ahead");
     }
     Ok(())

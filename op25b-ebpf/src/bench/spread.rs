@@ -19,6 +19,9 @@ static SOURCE_COUNT: Global<u32> = Global::new(1);
 /// Whether every frame is an attempt, and none a retransmission.
 #[unsafe(no_mangle)]
 static ATTEMPTS: Global<u8> = Global::new(0);
+/// Whether every frame is to another server.
+#[unsafe(no_mangle)]
+static SERVERS_VARY: Global<u8> = Global::new(0);
 /// Of a hundred frames, how many are for port 25; the others are for port 443.
 #[unsafe(no_mangle)]
 static MAIL: Global<u32> = Global::new(100);
@@ -62,6 +65,11 @@ fn vary(context: &XdpContext) -> Option<()> {
         ((start + SOURCE) as *mut u32).write_unaligned((FIRST | place).to_be());
         if ATTEMPTS.load() != 0 {
             ((start + SEQUENCE) as *mut u32).write_unaligned(number);
+        }
+        if SERVERS_VARY.load() != 0 {
+            // 198.18.0.0/15, of RFC 2544.
+            ((start + SOURCE + 4) as *mut u32)
+                .write_unaligned((0xc612_0000 | number >> 4 & 0x1_ffff).to_be());
         }
         // Both ports at once, so that each kind can be told by its source port too.
         let ports: u32 = if number % 100 < MAIL.load() { MAIL_PORTS } else { WEB_PORTS };

@@ -16,7 +16,7 @@ use op25b_ebpf::{
     policy::Policy,
     source::{
         DESTINATION_BITS, EVENT_INTERVAL, Entry, Event, KEPT, Key, Mark, REMEMBERED, SNAPSHOT, SOURCE_PACE,
-        Source, Tcp, WINDOW, Window, source_word,
+        Source, TOLD_UNIT, Tcp, WINDOW, source_word,
     },
     verdict::{Flow, Verdict},
 };
@@ -167,44 +167,49 @@ unsafe fn enter(source: *mut Source, opened: bool, entry: Entry, mark: Mark, pee
     let now = now();
     // SAFETY: by the caller's promise; every offset below is inside a `Source`.
     unsafe {
-        let hour = &raw mut (*source).hour;
         let time = now + EPOCH.load();
         // A division only where the hour turns. It has begun already for who is a little behind: another CPU, or an
         // interface whose epoch was read a moment later.
-        let into = time.wrapping_sub((*hour).number.wrapping_mul(WINDOW));
+        let into = time.wrapping_sub((*source).number.wrapping_mul(WINDOW));
         if into >= WINDOW && into.wrapping_neg() > BEHIND {
             turn(source, time / WINDOW, now);
         }
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*hour).packets, entry.packets());
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*hour).bytes, entry.bytes());
-        (*hour).last = now;
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*source).packets, entry.packets());
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*source).bytes, entry.bytes());
+        (*source).last = now;
 
-        let bit = mark.destination_bit();
-        let words = (&raw mut (*hour).destinations).cast::<u64>();
-        // The mask is a bound for the verifier.
-        let word = words.add((bit as usize / 64) & (DESTINATION_BITS / 64 - 1));
-        let mask = 1 << (bit % 64);
-        if *word & mask == 0 {
-            *word |= mask;
-        }
-        let syn = mark.syn();
-        let attempt = syn != 0 && is_new(source, syn);
         let mut entered = 0;
-        if attempt {
-            atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*hour).attempts, 1);
+        let syn = mark.syn();
+        if syn != 0 && !(*source).syns.contains(&syn) {
+            let oldest = (*source).attempts as usize & (REMEMBERED - 1);
+            *(&raw mut (*source).syns).cast::<u32>().add(oldest) = syn;
+            atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*source).attempts, 1);
             entered |= Entered::ATTEMPT;
         }
-        // What repeats is not written again: the account is most of what a blocked frame costs.
-        if attempt || opened {
-            (*source).destination = [peer.high, peer.low];
-            (*source).destination_family = peer.family as u32;
-            if opened {
-                (*source).first = now;
+        let attempt = entered != 0;
+        // What repeats is neither looked for nor written again: memory is most of what a blocked frame costs.
+        if (*source).peer != mark.peer() {
+            let bit = mark.destination_bit();
+            let words = (&raw mut (*source).destinations).cast::<u64>();
+            // The mask is a bound for the verifier.
+            let word = words.add((bit as usize / 64) & (DESTINATION_BITS / 64 - 1));
+            let mask = 1 << (bit % 64);
+            if *word & mask == 0 {
+                *word |= mask;
             }
-            if now.wrapping_sub((*source).told) >= EVENT_INTERVAL {
-                (*source).told = now;
-                entered |= Entered::TELL;
+            if attempt || opened {
+                (*source).peer = mark.peer();
+                (*source).destination = [peer.high, peer.low];
+                (*source).destination_family = peer.family as u64;
             }
+        }
+        if opened {
+            (*source).opened = now;
+        }
+        let unit = (now >> TOLD_UNIT) as u32;
+        if (attempt || opened) && unit.wrapping_sub((*source).told) >= EVENT_INTERVAL {
+            (*source).told = unit;
+            entered |= Entered::TELL;
         }
         if entry.answer().is_answered() {
             match SOURCE_PACE.next((*source).answered, now) {
@@ -225,35 +230,30 @@ unsafe fn enter(source: *mut Source, opened: bool, entry: Entry, mark: Mark, pee
 unsafe fn turn(source: *mut Source, number: u64, now: u64) {
     // SAFETY: by the caller's promise.
     unsafe {
-        (*source).packets += (*source).before.packets;
-        (*source).bytes += (*source).before.bytes;
-        (*source).attempts += (*source).before.attempts;
+        (*source).packets_before += (*source).before.packets;
+        (*source).bytes_before += (*source).before.bytes;
+        (*source).attempts_before += (*source).before.attempts;
         // First of all, so that others do not turn it too.
-        let ended = (*source).hour.number;
-        (*source).hour.number = number;
-        (*source).before = (*source).hour;
+        let ended = (*source).number;
+        (*source).number = number;
+        (*source).before = (*source).hour();
         (*source).before.number = ended;
-        (*source).hour = Window { number, first: now, ..Window::default() };
-    }
-}
-
-/// Whether a SYN is none of the last, and remembers it.
-///
-/// # Safety
-///
-/// As of [`enter`].
-#[inline(always)]
-unsafe fn is_new(source: *mut Source, syn: u32) -> bool {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        if (*source).syns.contains(&syn) {
-            return false;
+        (*source).packets = 0;
+        (*source).bytes = 0;
+        // The oldest comes first, since the count says which it is and begins anew.
+        // Written out: Linux 5.10 reads the stack at places that are known only.
+        let (mut syns, oldest) = ((*source).syns, (*source).attempts);
+        if oldest & 1 != 0 {
+            syns = [syns[1], syns[2], syns[3], syns[0]];
         }
-        let turn = (*source).turn;
-        let oldest = turn as usize & (REMEMBERED - 1);
-        *(&raw mut (*source).syns).cast::<u32>().add(oldest) = syn;
-        (*source).turn = turn.wrapping_add(1);
-        true
+        if oldest & 2 != 0 {
+            syns = [syns[2], syns[3], syns[0], syns[1]];
+        }
+        (*source).syns = syns;
+        (*source).attempts = 0;
+        (*source).peer = 0;
+        (*source).first = now;
+        (*source).destinations = [0; DESTINATION_BITS / 64];
     }
 }
 

@@ -121,6 +121,8 @@ pub(crate) struct Spreading {
     pub(crate) accounts: bool,
     /// Every frame another SYN.
     pub(crate) attempts: bool,
+    /// And to another server.
+    pub(crate) servers: bool,
 }
 
 const FILTER: &str = "bench_spread";
@@ -142,7 +144,9 @@ impl Spreading {
         );
         let text = policy::text(&policy::prefixes(self.prefixes)?, "eth1", self.accounts);
         let (count, attempts) = (self.sources.to_ne_bytes(), [u8::from(self.attempts)]);
-        let globals: [(&str, &[u8]); 2] = [("SOURCE_COUNT", &count), ("ATTEMPTS", &attempts)];
+        let servers = [u8::from(self.servers)];
+        let globals: [(&str, &[u8]); 3] =
+            [("SOURCE_COUNT", &count), ("ATTEMPTS", &attempts), ("SERVERS_VARY", &servers)];
         let mut object = created(&policy::tables(&text)?, Role::CUSTOMER, self.accounts, &globals)?;
         object::load(&mut object, FILTER)?;
         object::load(&mut object, FLOOR)?;

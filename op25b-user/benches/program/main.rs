@@ -91,11 +91,16 @@ fn sources(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let counts: &[u32] = if arguments.quick { &[1, 10_000] } else { &[1, 100, 1_000, 10_000, 100_000] };
     let mut part = Part::new("Blocked, 1,000 prefixes, by sources", NANOSECONDS, "an empty program");
     for &count in counts {
-        for (what, accounts, attempts) in
-            [("no accounts", false, true), ("retransmissions", true, false), ("attempts", true, true)]
-        {
-            let mut row =
-                spread(arguments, &Spreading { prefixes: PREFIXES, sources: count, accounts, attempts })?;
+        for (what, accounts, attempts, servers) in [
+            ("no accounts", false, true, false),
+            ("retransmissions", true, false, false),
+            ("attempts", true, true, false),
+            ("attempts, ever other servers", true, true, true),
+        ] {
+            let mut row = spread(
+                arguments,
+                &Spreading { prefixes: PREFIXES, sources: count, accounts, attempts, servers },
+            )?;
             row.name = format!("{} sources, {what}", grouped(count));
             part.rows.push(row);
         }
@@ -120,7 +125,8 @@ fn prefixes(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let mut part =
         Part::new("Blocked, 10,000 sources, no accounts, by prefixes", NANOSECONDS, "an empty program");
     for &prefixes in counts {
-        let spreading = Spreading { prefixes, sources: 10_000, accounts: false, attempts: false };
+        let spreading =
+            Spreading { prefixes, sources: 10_000, accounts: false, attempts: false, servers: false };
         let mut row = spread(arguments, &spreading)?;
         row.name = format!("{} prefixes", grouped(prefixes));
         part.rows.push(row);
