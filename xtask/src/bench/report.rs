@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Subject, chart};
 
-/// Rounds of one figure: the middle one, and the quarters below and above it.
+/// Rounds of one figure: the middle one, the quarters below and above it, and the least.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Spread {
+    least: f64,
     pub(super) median: f64,
     pub(super) low: f64,
     pub(super) high: f64,
@@ -95,7 +96,9 @@ impl Results {
         }
         write(RESULTS, &(serde_json::to_string_pretty(self)? + "\n"))?;
         let mut text = "# What was measured\n\nWritten by `cargo xtask bench`; what the figures mean is in [`README.md`](README.md). Of each figure the \
-                        middle of all rounds, and the quarters below and above it. What is over a floor was subtracted round by round.\n"
+                        middle of all rounds, the quarters below and above it, and the least. What is over a floor was subtracted round by round; \
+                        its least is the difference of both leasts. Nanoseconds that are due are held against the least: what is \
+                        above it is the machine's other work.\n"
             .to_owned();
         for (subject, report) in subjects() {
             markdown(&mut text, subject, report)?;
@@ -122,12 +125,20 @@ fn markdown(text: &mut String, subject: Subject, report: &Report) -> Result<()> 
         let chart = chart_name(subject, place);
         let over = if floor.is_empty() { String::new() } else { format!("over {floor}") };
         write!(text, "\n### {title}\n\n![{title}, in {unit}]({chart})\n\n")?;
-        write!(text, "| | {unit} | quarters | {over} | |\n|---|---:|---:|---:|---|\n")?;
-        for Row { name, figure: Spread { median, low, high }, over, note } in rows {
-            let over = over.map_or_else(String::new, |over| number(over.median));
+        write!(
+            text,
+            "| | {unit} | quarters | least | {over} | least | |\n|---|---:|---:|---:|---:|---:|---|\n"
+        )?;
+        for Row { name, figure: Spread { least, median, low, high }, over, note } in rows {
+            let of_over =
+                |of: fn(&Spread) -> f64| over.as_ref().map_or_else(String::new, |over| number(of(over)));
+            let (over, least_over) = (of_over(|over| over.median), of_over(|over| over.least));
             let note = note.as_deref().unwrap_or_default();
-            let (median, low, high) = (number(*median), number(*low), number(*high));
-            writeln!(text, "| {name} | {median} | {low} to {high} | {over} | {note} |")?;
+            let [least, median, low, high] = [least, median, low, high].map(|figure| number(*figure));
+            writeln!(
+                text,
+                "| {name} | {median} | {low} to {high} | {least} | {over} | {least_over} | {note} |"
+            )?;
         }
     }
     Ok(())
