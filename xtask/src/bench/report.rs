@@ -70,8 +70,9 @@ impl Results {
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(RESULTS);
         match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text)
-                .with_context(|| format!("{} is of another version", path.display())),
+            Ok(text) => serde_json::from_str(&text).with_context(|| {
+                format!("{} is of another version; remove it, and measure all anew", path.display())
+            }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
