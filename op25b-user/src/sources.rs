@@ -465,6 +465,16 @@ mod tests {
     }
 
     #[test]
+    fn who_is_silent_is_quiet_whatever_it_did() {
+        let triage = Triage::default();
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(label(&triage, 500, 1_000.0, triage.quiet_after), Label::Quiet);
+        assert_eq!(label(&triage, 1, 0.1, day), Label::Quiet);
+        assert_eq!(label(&triage, 1, 0.1, Duration::ZERO), Label::Settings);
+        assert_eq!(label(&triage, triage.bot_destinations, 0.1, Duration::ZERO), Label::Bot);
+    }
+
+    #[test]
     fn answers_count_where_nothing_else_does() {
         assert_eq!(tried([("would-block", 3), ("would-return-path", 3), ("malformed", 1)]), 4);
         assert_eq!(tried([("blocked", 0), ("return-path", 5)]), 5);

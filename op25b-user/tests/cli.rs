@@ -584,6 +584,13 @@ fn what_is_told_and_where_is_read_strictly() -> Result<()> {
 }
 
 #[test]
+fn a_name_of_ten_kilobytes_is_refused_in_one_short_line() -> Result<()> {
+    let name = format!("name: {} # HERE", "x".repeat(10_240));
+    let customers = second_group(&[&name, "prefixes: [198.51.100.0/24]", "mode: monitor"]);
+    Parts { customers: &customers, ..VALID }.names(&["name", "bytes"])
+}
+
+#[test]
 fn nobody_is_answered_where_nobody_is_accounted_for() -> Result<()> {
     let customers = second_group(&[
         "name: business # HERE",

@@ -188,6 +188,18 @@ fn a_capture_holds_headers_and_no_mail() -> Result<()> {
         "customers' frames are its owner's alone"
     );
     assert!(!bytes.windows(9).any(|window| window == b"MAIL FROM"), "there is mail in it");
+    // Who asks for it gets 128 bytes of each, mail and all.
+    let whole = directory.path().join("payload.pcapng");
+    let answer = {
+        let path = whole.display().to_string();
+        let mut child =
+            filter.command(&["capture", "--payload", "--write", &path, "--count", "5"])?.spawn()?;
+        ensure!(started(&filter, 1), "no socket");
+        site.customer.mouth("cust1")?.send(std::iter::repeat_n(frame.as_slice(), 30))?;
+        ensure!(eventually(|| child.try_wait().is_ok_and(|status| status.is_some())), "it does not end");
+        fs::read(&whole)?
+    };
+    assert!(answer.windows(9).any(|window| window == b"MAIL FROM"), "there is no mail in it");
     // One that is there is kept.
     let answer = filter.op25b(&["capture", "--write", &file, "--for", "1s"])?;
     ensure!(answer.code == Some(1) && answer.stderr.contains("is there"), "{answer:?}");

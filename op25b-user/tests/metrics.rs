@@ -234,6 +234,17 @@ fn a_real_prometheus_sees_two_routers_to_the_packet() -> Result<()> {
         "alertname",
         &[("Op25bPolicyDiffers", 1.0)],
     )?;
+    // On what the routers really say.
+    let answer = filter2.op25b(&["suspend", "--for", "1h"])?;
+    ensure!(answer.code == Some(0), "{answer:?}");
+    let nobody = syn([198, 18, 0, 9].into(), [192, 0, 2, 200].into(), 40_000, 25);
+    customer2.mouth("cust1")?.send([nobody.as_slice()])?;
+    for alert in ["Op25bNotEnforcing", "Op25bUnknownSources"] {
+        let waiting = format!(
+            r#"count by (alertname, instance) (ALERTS{{alertname="{alert}",alertstate=~"pending|firing"}})"#
+        );
+        prometheus.comes_to(&waiting, "instance", &[(listen2.as_str(), 1.0)])?;
+    }
     // Every panel can be asked for, and every metric in rules and panels exists, but for what there is not here.
     let dashboard = fs::read_to_string(noc().join("dashboard.json"))?;
     let value: Value = serde_json::from_str(&dashboard)?;

@@ -11,7 +11,9 @@ mod site;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead as _, BufReader},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -21,7 +23,10 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
 use lab::{Filter, eventually, syn};
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use op25b::attach::Hook;
 use op25b_ebpf::source::KEPT;
 use serde_json::Value;
@@ -62,7 +67,12 @@ fn customer(number: u32) -> IpAddr {
 
 /// The same as reports name it.
 fn name(number: u32) -> String {
-    match customer(number) {
+    account(customer(number))
+}
+
+/// What reports call who has an address.
+fn account(address: IpAddr) -> String {
+    match address {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("{}/64", Ipv6Addr::from(u128::from(address) & !0xffff)),
     }
@@ -252,6 +262,10 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
         format!("metrics: {{listen: \"127.0.0.1:9025\"}}\nhistory: {{path: {}}}\n", history.display());
     filter.start(&format!("{POLICY}{outputs}"), &[])?;
     let (out, back, sent) = hour()?;
+    let mut listener = filter.command(&["events", "--follow", "--json"])?.stdout(Stdio::piped()).spawn()?;
+    ensure!(eventually(|| filter.state().join("events").exists()), "{}", filter.said());
+    // The daemon takes listeners in ten times a second, and looks at what they want once a second.
+    thread::sleep(Duration::from_millis(1600));
     for (peer, frames) in [("cust1", &out), ("cust2", &back)] {
         let mouth = site.customer.mouth(peer)?;
         for frames in frames.chunks(200) {
@@ -265,6 +279,20 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
             && total(&stats, "relay").0 >= sent.sums("relay").0)),
         "not all has arrived"
     );
+
+    // Events: everybody outside is told at once, and nobody else.
+    thread::sleep(Duration::from_millis(500));
+    kill(Pid::from_raw(i32::try_from(listener.id())?), Signal::SIGTERM)?;
+    let mut heard = BTreeSet::new();
+    for line in BufReader::new(listener.stdout.take().context("no stdout")?).lines() {
+        let event: Value = serde_json::from_str(&line?)?;
+        let word = |key: &str| event[key].as_str().with_context(|| format!("no {key}: {event}"));
+        heard.insert((account(word("customer_address")?.parse()?), word("reason")?.to_owned()));
+    }
+    listener.wait()?;
+    let outside = sent.by.keys().filter(|(_, reason)| *reason != "relay");
+    let expected: BTreeSet<_> = outside.map(|(name, reason)| (name.clone(), (*reason).to_owned())).collect();
+    assert_eq!(heard, expected, "events");
 
     // Groups.
     let stats = json(&filter, &["stats"])?;
@@ -351,7 +379,7 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
     assert_eq!(sum("outside_attempts")?, attempts + sent.sums("return-path").1);
     assert_eq!((sum("relay_packets")?, sum("relay_attempts")?), sent.sums("relay"));
     filter.stop(Signal::SIGTERM)?;
-    for who in &sent.settings {
+    for who in sent.settings.union(&sent.bots) {
         let past = json(&filter, &["history", who])?;
         let rows = past.get("rows").or_else(|| past.get("hours")).unwrap_or(&past);
         let rows = rows.as_array().with_context(|| format!("{past:#}"))?;
@@ -359,7 +387,11 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
         assert_eq!(counted, outside[who.as_str()].1, "{who}: attempts in the history");
     }
 
-    // Readers need no daemon.
+    // Readers need no daemon, however it ended.
+    filter.start_again(&[], &[])?;
+    filter.stop(Signal::SIGKILL)?;
+    let (code, status) = filter.status()?;
+    ensure!(code == Some(0), "{status:#}");
     assert_eq!(list(&json(&filter, &["top", "--once"])?, "sources")?.len(), outside.len());
     assert_eq!(total(&json(&filter, &["stats"])?, "blocked"), (packets, attempts));
     Ok(())
