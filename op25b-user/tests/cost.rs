@@ -65,8 +65,12 @@ fn a_frame_that_is_not_mail_pays_a_few_nanoseconds() {
             "cost: {name}: {ours:.0} ns, {over:.0} over an empty program ({floor:.0}), {:.0} over one without accounts",
             ours - without
         );
-        // It is the same code: what they differ by is what a nanosecond's resolution makes of it.
-        assert!(ours - without <= 3.0, "{name}: accounts cost who has none {} ns", ours - without);
+        // It is the same code: what they differ by is the machine's.
+        assert!(
+            ours <= without * limit || ours - without <= FEW,
+            "{name}: accounts cost who has none {} ns",
+            ours - without
+        );
         // A ratio, since machines differ; where an empty program takes next to nothing, what few instructions take.
         assert!(
             ratio <= limit || over <= limit * FEW,
