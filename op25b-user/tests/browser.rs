@@ -28,17 +28,31 @@ const HOSTILE: &str = "<script>document.title='run'</script>";
 const QUOTES: &str = "\"' onmouseover='x' & </td>";
 const RIGHT_TO_LEFT: &str = "\u{5d0}\u{5d1}\u{5d2} abc";
 
+/// The groups' names, and the relay's: hostile ones, but where pictures for people are made.
+fn names() -> [&'static str; 3] {
+    if is_for_people() { ["kurume", "omuta", "yanagawa"] } else { [HOSTILE, QUOTES, RIGHT_TO_LEFT] }
+}
+
+fn relay() -> &'static str {
+    if is_for_people() { "post" } else { "<b>post</b>" }
+}
+
+fn is_for_people() -> bool {
+    std::env::var_os("OP25B_SCREENSHOTS").is_some()
+}
+
 /// The daemon's page, quiet: hostile names, no history, nothing sent.
 fn quiet(mode: &str) -> String {
+    let [first, second, third] = names();
     json!({
         "version": 1,
         "timezone": "Asia/Tokyo",
         "interfaces": { "customer": ["eth1", "eth2"] },
-        "relays": [{ "name": "<b>post</b>", "addresses": ["192.0.2.25"] }],
+        "relays": [{ "name": relay(), "addresses": ["192.0.2.25"] }],
         "customers": [
-            { "name": HOSTILE, "prefixes": ["203.0.113.0/26"], "mode": mode },
-            { "name": QUOTES, "prefixes": ["203.0.113.64/26"], "mode": "monitor" },
-            { "name": RIGHT_TO_LEFT, "prefixes": ["203.0.113.128/26"], "mode": "off" },
+            { "name": first, "prefixes": ["203.0.113.0/26"], "mode": mode },
+            { "name": second, "prefixes": ["203.0.113.64/26"], "mode": "monitor" },
+            { "name": third, "prefixes": ["203.0.113.128/26"], "mode": "off" },
         ],
         "unknown_sources": "pass",
         "ipv6": "unfiltered",
@@ -150,8 +164,8 @@ fn hostile_names_are_text_and_states_are_words() -> Result<()> {
     shows("✓ ENFORCING")?;
     nothing_ran(&browser)?;
     let groups = texts(&browser, "#groups tbody th")?;
-    ensure!(groups.get(..3) == Some(&[HOSTILE, QUOTES, RIGHT_TO_LEFT].map(str::to_owned)), "{groups:?}");
-    ensure!(browser.text("#relays")?.contains("<b>post</b>"));
+    ensure!(groups.get(..3) == Some(&names().map(str::to_owned)), "{groups:?}");
+    ensure!(browser.text("#relays")?.contains(relay()));
     ensure!(browser.text("#trend")?.contains("history: {"), "how to turn it on");
     fits(&browser)?;
     can_be_read(&browser)?;
