@@ -92,7 +92,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Selftest(output) => selftest::selftest(&instance, output).await,
             Command::Stats(output) => stats::stats(&instance, output),
             Command::Status(arguments) => status::status(&instance, &arguments).await,
-            Command::Detach => detach::detach(&instance),
+            Command::Detach => detach::detach(&instance).await,
         }
     })
 }

@@ -414,6 +414,20 @@ fn detach_ends_the_daemon() -> Result<()> {
     no_trace_of(&filter, &site, &["eth1"])
 }
 
+/// The kernel lets go of a link a moment after its pin.
+#[test]
+fn who_starts_right_after_detach_does_not_meet_the_program_before() -> Result<()> {
+    let site = Site::new()?;
+    for _ in 0..10 {
+        let mut filter = Filter::new(&site.edge)?;
+        filter.start(KURUME, &[])?;
+        let answer = filter.op25b(&["detach"])?;
+        assert_eq!((answer.code, site.edge.xdp("eth1")?), (Some(0), None), "{answer:?}");
+        filter.ended()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn generic_is_used_where_it_is_written() -> Result<()> {
     let site = Site::new()?;
