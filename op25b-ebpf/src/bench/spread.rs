@@ -60,8 +60,8 @@ fn vary(context: &XdpContext) -> Option<()> {
         let number = (*made).wrapping_add(1);
         *made = number;
         // Odd, so that the sources come evenly, and neighbours in time are none in memory.
-        let place =
-            (u64::from(number.wrapping_mul(0x9e37_79b1)) * u64::from(SOURCE_COUNT.load()) >> 32) as u32;
+        let spread = u64::from(number.wrapping_mul(0x9e37_79b1)) * u64::from(SOURCE_COUNT.load());
+        let place = (spread >> 32) as u32;
         ((start + SOURCE) as *mut u32).write_unaligned((FIRST | place).to_be());
         if ATTEMPTS.load() != 0 {
             ((start + SEQUENCE) as *mut u32).write_unaligned(number);
