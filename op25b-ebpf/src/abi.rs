@@ -265,7 +265,7 @@ impl Answer {
         Reason::from_number(self.reason_number())
     }
 
-    /// What is left of it where nothing can be answered: [`crate::verdict::Verdict::unanswered`].
+    /// What is left of it where nothing can be answered: what would be is dropped.
     #[inline(always)]
     #[must_use]
     pub const fn unanswered(self) -> Self {

@@ -37,16 +37,6 @@ impl Verdict {
         }
     }
 
-    /// What is left of it where nothing can be answered.
-    #[inline(always)]
-    #[must_use]
-    pub const fn unanswered(self) -> Self {
-        match self {
-            Self::Pass => Self::Pass,
-            _ => Self::Drop,
-        }
-    }
-
     /// The verdict with this number; what is no number of a verdict drops.
     #[inline(always)]
     #[must_use]

@@ -13,7 +13,7 @@ mod shared;
 use anyhow::{Result, ensure};
 use clap::Parser as _;
 use loaded::{Loaded, Spreading};
-use shared::{Arguments, Part, Report, Row, Spread, Target, grouped, in_turns};
+use shared::{Arguments, Part, Report, Row, Target, grouped, in_turns};
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -74,12 +74,7 @@ fn answered(arguments: &Arguments, report: &mut Report) -> Result<()> {
         let frame = loaded.staged(stage)?;
         let rounds = if arguments.quick { 100 } else { 900 };
         let figures = in_turns(rounds, &mut [false, true], |ours| loaded.once(*ours, &frame))?;
-        part.rows.push(Row {
-            name: name.to_owned(),
-            figure: Spread::of(figures[1].clone()),
-            over: Some(Spread::over(&figures[1], &figures[0])),
-            note: None,
-        });
+        part.rows.push(Row::over(name, &figures[1], &figures[0], None));
     }
     report.part(part);
     Ok(())
@@ -97,12 +92,8 @@ fn sources(arguments: &Arguments, report: &mut Report) -> Result<()> {
             ("attempts", true, true, false),
             ("attempts, ever other servers", true, true, true),
         ] {
-            let mut row = spread(
-                arguments,
-                &Spreading { prefixes: PREFIXES, sources: count, accounts, attempts, servers },
-            )?;
-            row.name = format!("{} sources, {what}", grouped(count));
-            part.rows.push(row);
+            let spreading = Spreading { prefixes: PREFIXES, sources: count, accounts, attempts, servers };
+            part.rows.push(spread(arguments, format!("{} sources, {what}", grouped(count)), &spreading)?);
         }
     }
     for (sources, what, due) in
@@ -127,24 +118,17 @@ fn prefixes(arguments: &Arguments, report: &mut Report) -> Result<()> {
     for &prefixes in counts {
         let spreading =
             Spreading { prefixes, sources: 10_000, accounts: false, attempts: false, servers: false };
-        let mut row = spread(arguments, &spreading)?;
-        row.name = format!("{} prefixes", grouped(prefixes));
-        part.rows.push(row);
+        part.rows.push(spread(arguments, format!("{} prefixes", grouped(prefixes)), &spreading)?);
     }
     report.part(part);
     Ok(())
 }
 
-fn spread(arguments: &Arguments, spreading: &Spreading) -> Result<Row> {
+fn spread(arguments: &Arguments, name: String, spreading: &Spreading) -> Result<Row> {
     let running = spreading.load()?;
     let figures = in_turns(rounds(arguments), &mut [false, true], |ours| running.run(*ours))?;
     running.check(spreading)?;
-    Ok(Row {
-        name: String::new(),
-        figure: Spread::of(figures[1].clone()),
-        over: Some(Spread::over(&figures[1], &figures[0])),
-        note: None,
-    })
+    Ok(Row::over(name, &figures[1], &figures[0], None))
 }
 
 impl Loaded {
@@ -154,12 +138,7 @@ impl Loaded {
         ensure!(returns == path.returns, "{}: the program returns {returns}", path.name);
         let figures =
             in_turns(rounds(arguments), &mut [false, true], |ours| self.repeated(*ours, &path.frame))?;
-        Ok(Row {
-            name: path.name.to_owned(),
-            figure: Spread::of(figures[1].clone()),
-            over: Some(Spread::over(&figures[1], &figures[0])),
-            note: None,
-        })
+        Ok(Row::over(path.name, &figures[1], &figures[0], None))
     }
 }
 

@@ -81,6 +81,14 @@ pub(crate) struct Row {
     pub(crate) note: Option<String>,
 }
 
+impl Row {
+    /// Rounds beside those of a floor, in turns.
+    pub(crate) fn over(name: impl Into<String>, rounds: &[f64], floor: &[f64], note: Option<String>) -> Self {
+        let (figure, over) = (Spread::of(rounds.to_vec()), Some(Spread::over(rounds, floor)));
+        Self { name: name.into(), figure, over, note }
+    }
+}
+
 /// Figures that stand beside each other.
 #[derive(Serialize)]
 pub(crate) struct Part {

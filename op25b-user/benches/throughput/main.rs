@@ -80,12 +80,7 @@ fn measure(arguments: &Arguments, load: Load, way: Way, contenders: &[Contender]
     let floor = &figures[0];
     let mut part = Part::new(format!("{}, {}", load.title(), way.title()), NANOSECONDS, contenders[0].name());
     for (contender, rounds) in contenders.iter().zip(&figures) {
-        part.rows.push(Row {
-            name: contender.name().to_owned(),
-            figure: Spread::of(rounds.clone()),
-            over: Some(Spread::over(rounds, floor)),
-            note: contender.note().map(str::to_owned),
-        });
+        part.rows.push(Row::over(contender.name(), rounds, floor, contender.note().map(str::to_owned)));
     }
     Ok(part)
 }
