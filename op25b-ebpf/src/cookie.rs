@@ -2,8 +2,49 @@
 
 use crate::address::Address;
 
-/// The secret of an instance.
+/// A secret.
 pub type Key = [u64; 2];
+
+/// The secrets of an instance: the new one takes over from the old one where a period begins, so that no conversation is
+/// cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Keys {
+    /// Of the periods before `since`.
+    pub old: Key,
+    /// Of `since` and the periods after it.
+    pub new: Key,
+    /// A period of [`AGE`].
+    pub since: u64,
+}
+
+impl Keys {
+    /// One and the same, whenever it is.
+    #[must_use]
+    pub const fn unchanged(key: Key) -> Self {
+        Self { old: key, new: key, since: 0 }
+    }
+
+    /// That of a period.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(&self, period: u32) -> Key {
+        if (period as u64) < self.since { self.old } else { self.new }
+    }
+
+    /// With another secret from the period after `now` on. As they are where that would take a secret away whose
+    /// cookies are still accepted.
+    #[must_use]
+    pub const fn renewed(self, now: u32, fresh: Key) -> Self {
+        let next = now as u64 + 1;
+        // What is to begin later than that is of another boot, whose periods began anew.
+        if self.since == next || self.since + 1 == next {
+            self
+        } else {
+            Self { old: self.of(now), new: fresh, since: next }
+        }
+    }
+}
 
 /// Nanoseconds of CLOCK_MONOTONIC that one cookie is given out, as a shift: nine minutes. It is accepted for as long
 /// again.

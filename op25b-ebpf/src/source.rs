@@ -23,7 +23,7 @@ pub const TOLD_UNIT: u32 = 26;
 pub const EVENT_INTERVAL: u32 = 15;
 /// What a source is answered: two hundred frames a second, and a thousand at once; an answer has 250 bytes at most.
 pub const SOURCE_PACE: Pace = Pace { interval: 5_000_000, burst: 5_000_000_000 };
-/// What an interface answers on one CPU: twenty thousand frames a second, and two thousand at once.
+/// What an interface answers: twenty thousand frames a second, and two thousand at once.
 pub const INTERFACE_PACE: Pace = Pace { interval: 50_000, burst: 100_000_000 };
 /// Bytes of a frame that travel with an event, at most.
 pub const SNAPSHOT: usize = 128;

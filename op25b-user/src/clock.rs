@@ -7,6 +7,7 @@ use nix::{
     libc,
     time::{ClockId, clock_gettime},
 };
+use op25b_ebpf::cookie;
 
 /// Whether something keeps the clock right (`adjtimex(2)`: no `STA_UNSYNC`). A router's clock may say 1970 until its
 /// first answer from a time server.
@@ -24,11 +25,22 @@ pub fn is_synchronised() -> bool {
 ///
 /// When a clock cannot be read.
 pub fn epoch() -> Result<u64> {
-    let nanoseconds = |clock| -> Result<i128> {
-        let time = clock_gettime(clock)?;
-        Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
-    };
     let since = nanoseconds(ClockId::CLOCK_REALTIME)? - nanoseconds(ClockId::CLOCK_MONOTONIC)?;
     // A clock that shows a time before 1970 counts hours from its start.
     Ok(u64::try_from(since).unwrap_or(0))
+}
+
+/// Period of the cookies that the kernel half gives out now ([`cookie::AGE`]).
+///
+/// # Errors
+///
+/// When the clock cannot be read.
+pub fn cookie_period() -> Result<u32> {
+    // Cut off as in the kernel half.
+    Ok((nanoseconds(ClockId::CLOCK_MONOTONIC)? >> cookie::AGE) as u32)
+}
+
+fn nanoseconds(clock: ClockId) -> Result<i128> {
+    let time = clock_gettime(clock)?;
+    Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
 }

@@ -230,7 +230,7 @@ pub(crate) fn constants(
     Constants {
         seed: manifest.seed,
         answers,
-        cookie_key: manifest.cookie_key,
+        cookie_keys: manifest.cookie_keys,
         ..Constants::new(policy, role, link)
     }
 }

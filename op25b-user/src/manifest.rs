@@ -12,12 +12,13 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use op25b_ebpf::{
     abi::{self, GROUPS, Role},
-    cookie,
+    cookie::{Key, Keys},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     attach::Hook,
+    clock,
     commands::No,
     document::{Attach, Mode},
     durable,
@@ -62,12 +63,22 @@ pub struct Manifest {
     pub blocks: bool,
     /// Of the hashes of destinations, as long as counters are kept.
     pub seed: u64,
-    /// The secret of the sequence numbers in answers, from the operating system.
-    pub cookie_key: cookie::Key,
+    /// The secrets of the sequence numbers in answers, from the operating system.
+    #[serde(with = "KeysAsWritten")]
+    pub cookie_keys: Keys,
     /// The policy's time zone, by its name.
     pub timezone: String,
     /// What people and programs are told, and where.
     pub outputs: Outputs,
+}
+
+/// [`Keys`] in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Keys")]
+struct KeysAsWritten {
+    old: Key,
+    new: Key,
+    since: u64,
 }
 
 /// An interface of the generation.
@@ -164,9 +175,14 @@ impl Manifest {
                 // Keys of the standard library's hash tables are random.
                 _ => RandomState::new().build_hasher().finish(),
             },
-            cookie_key: match previous {
-                Some(previous) if previous.is_of_this_version() => previous.cookie_key,
-                _ => [getrandom::u64()?, getrandom::u64()?],
+            cookie_keys: {
+                let fresh = [getrandom::u64()?, getrandom::u64()?];
+                match previous {
+                    Some(previous) if previous.is_of_this_version() => {
+                        previous.cookie_keys.renewed(clock::cookie_period()?, fresh)
+                    }
+                    _ => Keys::unchanged(fresh),
+                }
             },
             timezone: policy.timezone.iana_name().unwrap_or("UTC").to_owned(),
             outputs: policy.outputs.clone(),

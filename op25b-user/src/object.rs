@@ -13,7 +13,7 @@ use aya::{
 use nix::libc;
 use op25b_ebpf::{
     abi::{self, Count, Link, Range4, Range6, Role, Server, Slot, Softwire},
-    cookie,
+    cookie::Keys,
     frame::Sight,
     ranges::Node,
     reply::Text,
@@ -54,6 +54,8 @@ unsafe impl Pod for Wire<Source> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Text> {}
 // SAFETY: integers only.
+unsafe impl Pod for Wire<Keys> {}
+// SAFETY: integers only.
 unsafe impl Pod for Wire<[u64; 2]> {}
 
 /// What a generation fixes for one interface.
@@ -75,8 +77,8 @@ pub struct Constants {
     pub answers: bool,
     /// Whether the notice ends the conversation.
     pub hangs_up: bool,
-    /// The secret of the sequence numbers in answers, the same as long as conversations last.
-    pub cookie_key: cookie::Key,
+    /// The secrets of the sequence numbers in answers.
+    pub cookie_keys: Keys,
     /// Whether judged frames are logged in the kernel.
     pub trace: bool,
 }
@@ -111,7 +113,7 @@ impl Constants {
             seed: 0,
             answers: false,
             hangs_up: false,
-            cookie_key: [0; 2],
+            cookie_keys: Keys::unchanged([0; 2]),
             trace: false,
         }
     }
@@ -260,7 +262,7 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
     let coarse_clock = u8::from(program::is_since(5, 11));
     let (submission, accounts) = (u8::from(constants.submission), u8::from(constants.accounts));
     let (answers, hangs_up) = (u8::from(constants.answers), u8::from(constants.hangs_up));
-    let epoch = clock::epoch()?;
+    let (epoch, cookie_keys) = (clock::epoch()?, Wire(constants.cookie_keys));
     let block_unknown = u8::from(tables.block_unknown);
     let roots = [
         Wire(tables.customers4.root),
@@ -284,8 +286,7 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
         .override_global("SEED", &constants.seed, true)
         .override_global("ANSWERS", &answers, true)
         .override_global("HANGS_UP", &hangs_up, true)
-        .override_global("COOKIE_LOW", &constants.cookie_key[0], true)
-        .override_global("COOKIE_HIGH", &constants.cookie_key[1], true)
+        .override_global("COOKIE_KEYS", &cookie_keys, true)
         .override_global("CUSTOMERS4_ROOT", &roots[0], true)
         .override_global("CUSTOMERS6_ROOT", &roots[1], true)
         .override_global("SERVERS4_ROOT", &roots[2], true)

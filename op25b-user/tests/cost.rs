@@ -18,7 +18,7 @@ use op25b::{
 };
 use op25b_ebpf::{
     abi::{Link, Role},
-    cookie,
+    cookie::Keys,
     source::KEPT,
 };
 
@@ -177,7 +177,6 @@ fn single_runs(object: &Ebpf, name: &str, frame: &[u8], returns: u32) -> f64 {
 
 #[test]
 fn an_answer_costs_less_than_a_microsecond_more_than_a_drop() {
-    const KEY: cookie::Key = [1, 2];
     const TX: u32 = 3;
     let _alone = ALONE.lock();
     let policy = |action: &str| {
@@ -185,8 +184,11 @@ fn an_answer_costs_less_than_a_microsecond_more_than_a_drop() {
         tables(&format!("{answering}operator: Internet Kurume\nnotice: {{text: {}}}\n", "x".repeat(110)))
     };
     let load = |action: &str| {
-        let constants =
-            Constants { answers: true, cookie_key: KEY, ..Constants::bare(Role::CUSTOMER, Link::Ethernet) };
+        let constants = Constants {
+            answers: true,
+            cookie_keys: Keys::unchanged([1, 2]),
+            ..Constants::bare(Role::CUSTOMER, Link::Ethernet)
+        };
         let mut object = object::create(&policy(action), constants, Maps::Own).unwrap();
         object::load(&mut object, program::XDP).unwrap();
         object::load(&mut object, program::PASS).unwrap();

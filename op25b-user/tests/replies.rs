@@ -15,7 +15,7 @@ use op25b::{
 };
 use op25b_ebpf::{
     abi::{Link, Role, Softwire},
-    cookie::{AGE, Connection, Key, cookie},
+    cookie::{AGE, Connection, Key, Keys, cookie},
     found::Found,
     frame::{self, Sight},
     packet::Packet,
@@ -452,8 +452,12 @@ impl Host<'_> {
 
 /// A kernel whose interface answers.
 fn kernel(office: &Office, link: Link, hangs_up: bool, programs: &[&str]) -> Kernel {
-    let constants =
-        Constants { answers: true, hangs_up, cookie_key: KEY, ..Constants::bare(Role::CUSTOMER, link) };
+    let constants = Constants {
+        answers: true,
+        hangs_up,
+        cookie_keys: Keys::unchanged(KEY),
+        ..Constants::bare(Role::CUSTOMER, link)
+    };
     Kernel::with(office, constants, programs).unwrap()
 }
 
@@ -600,6 +604,65 @@ fn a_cookie_is_taken_for_one_period_more_and_no_longer() {
     }
 }
 
+/// A secret takes over where a period begins; what the one before gave out is accepted as long as it would have been.
+#[test]
+fn another_secret_cuts_no_conversation() {
+    const OTHER: Key = [25, 587];
+    settle();
+    let office = office("notice", 554);
+    let period = (now() >> AGE) as u32;
+    let soon = Keys::unchanged(KEY).renewed(period, OTHER);
+    let just_now = Keys { old: KEY, new: OTHER, since: u64::from(period) };
+    for (keys, own) in [(soon, KEY), (just_now, OTHER)] {
+        assert_eq!(keys.renewed(period, [0, 0]), keys, "none is given up before its cookies are");
+        let constants =
+            Constants { answers: true, cookie_keys: keys, ..Constants::bare(Role::CUSTOMER, Link::Ethernet) };
+        let kernel = Kernel::with(&office, constants, &[program::XDP]).unwrap();
+        let syn = Ip::V4.wrap(Tcp::mail()).frame();
+        let found = Host::parse(Link::Ethernet, &syn);
+        let connection = op25b_ebpf::segment::Segment::read(&syn.as_slice(), found).unwrap().connection;
+        let (_, answer) = kernel.run_into(program::XDP, &syn).unwrap();
+        let sequence = u32::from_be_bytes(*answer[14 + 20 + 4..].first_chunk().unwrap());
+        assert_eq!(sequence, cookie(own, connection.words(period)));
+        let before = period.wrapping_sub(1);
+        for (key, period, reply) in [
+            (own, period, Reply::Notice),
+            (KEY, before, Reply::Notice),
+            (OTHER, before, Reply::InvalidCookie),
+        ] {
+            let cookie = cookie(key, connection.words(period));
+            let ack = Ip::V4.wrap(Tcp::mail().flags(ACK).numbers(2, cookie.wrapping_add(1))).frame();
+            let replies = kernel.replies().unwrap()[reply as usize];
+            kernel.run(program::XDP, &ack).unwrap();
+            assert_eq!(kernel.replies().unwrap()[reply as usize], replies + 1, "{key:?} in {period}");
+        }
+    }
+    // What was to begin in a later period than there can be is of another boot: nothing is left of it.
+    assert_eq!(just_now.renewed(0, [1, 2]), Keys { old: KEY, new: [1, 2], since: 1 });
+    assert_eq!(
+        just_now.renewed(period + 1, [1, 2]),
+        Keys { old: OTHER, new: [1, 2], since: u64::from(period) + 2 }
+    );
+}
+
+/// A frame that the TC hook cannot rewrite, since the kernel has merged it out of several, is dropped and counted.
+#[test]
+fn a_merged_frame_is_dropped_where_there_is_no_room_for_an_answer() {
+    let office = office("notice", 554);
+    let kernel = kernel(&office, Link::Ethernet, false, &[program::TC]);
+    // Of no conversation of ours, one that was alive when the filter came; and a SYN, which is never merged in fact.
+    for (segment, times) in [(Tcp::mail().flags(ACK | PSH).numbers(1, 2), 1), (Tcp::mail(), 2)] {
+        let frame = Ip::V4.wrap(segment.payload(&[b'x'; 1000])).frame();
+        let before = kernel.replies().unwrap();
+        assert_eq!(kernel.run_merged(program::TC, &frame, 500).unwrap(), 2);
+        let replies = kernel.replies().unwrap();
+        let moved = replies.iter().zip(&before).map(|(now, before)| now - before);
+        let expected = (0..).map(|reply| if reply == Reply::NoRoom as usize { times } else { 0 });
+        assert!(moved.clone().eq(expected.take(replies.len())), "{:?}", moved.collect::<Vec<_>>());
+        assert_eq!(kernel.run(program::TC, &frame).unwrap(), 7, "the same in one piece");
+    }
+}
+
 /// Frames that are blocked and get no answer, and what is counted of that.
 #[test]
 fn what_cannot_be_addressed_is_dropped() {
@@ -741,7 +804,7 @@ fn a_softwire_is_dropped_since_nobody_there_can_be_addressed() {
     let constants = Constants {
         softwire: Softwire::Outer,
         answers: true,
-        cookie_key: KEY,
+        cookie_keys: Keys::unchanged(KEY),
         ..Constants::bare(Role::CUSTOMER, Link::Ethernet)
     };
     let kernel = Kernel::with(&office, constants, &[program::XDP]).unwrap();

@@ -4,6 +4,7 @@
 use aya_ebpf::Global;
 use op25b_ebpf::{
     abi::{Link, Role, Softwire},
+    cookie::Keys,
     frame::Look,
     ranges::Node,
 };
@@ -35,12 +36,9 @@ pub(crate) static ANSWERS: Global<u8> = Global::new(0);
 /// Whether the notice ends the conversation.
 #[unsafe(no_mangle)]
 pub(crate) static HANGS_UP: Global<u8> = Global::new(0);
-/// Half of the secret that cookies are made with.
+/// The secrets that cookies are made with.
 #[unsafe(no_mangle)]
-pub(crate) static COOKIE_LOW: Global<u64> = Global::new(0);
-/// The other half.
-#[unsafe(no_mangle)]
-pub(crate) static COOKIE_HIGH: Global<u64> = Global::new(0);
+pub(crate) static COOKIE_KEYS: Global<Keys> = Global::new(Keys::unchanged([0; 2]));
 /// Whether the kernel has a coarse clock (Linux 5.11): it is read in a few nanoseconds.
 #[unsafe(no_mangle)]
 pub(crate) static COARSE_CLOCK: Global<u8> = Global::new(0);

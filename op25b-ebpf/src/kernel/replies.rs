@@ -1,5 +1,7 @@
 //! The answers to blocked frames: their texts, their share, their counters.
 
+use core::intrinsics::{AtomicOrdering::Relaxed, atomic_xadd};
+
 use aya_ebpf::{
     bindings::BPF_F_RDONLY_PROG,
     macros::map,
@@ -12,12 +14,12 @@ use op25b_ebpf::{
         REPLIES, Reply, Speaker, TEXTS, Text, choose,
         craft::{Failure, craft, say},
     },
-    source::INTERFACE_PACE,
+    source::{INTERFACE_PACE, Pace},
     verdict::Verdict,
 };
 
 use super::{
-    constants::{ANSWERS, COOKIE_HIGH, COOKIE_LOW, HANGS_UP},
+    constants::{ANSWERS, COOKIE_KEYS, HANGS_UP},
     frame::Frame,
     sources::now,
 };
@@ -28,9 +30,9 @@ static NOTICE_TEXTS: Array<Text> = Array::with_max_entries(TEXTS as u32, BPF_F_R
 /// What became of frames of this interface that were to be answered; outlives the generation.
 #[map(name = "REPLIES")]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REPLIES, 0);
-/// When this CPU's next answer is due.
+/// When the interface's next answer is due, whichever CPU gives it.
 #[map]
-static REPLIES_DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static REPLIES_DUE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// This generation's voice.
 pub(super) struct Voice;
@@ -58,7 +60,8 @@ impl Speaker for Voice {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn op25b_cookie(a: u64, b: u64, c: u64, d: u64, e: u64) -> u32 {
-    cookie([COOKIE_LOW.load(), COOKIE_HIGH.load()], [a, b, c, d, e])
+    // The period is the low half of the last word.
+    cookie(COOKIE_KEYS.load().of(e as u32), [a, b, c, d, e])
 }
 
 /// Makes a blocked frame into its answer. Whether there is one to send.
@@ -67,13 +70,14 @@ pub(super) fn reply<F: Frame>(frame: &F, found: Found, action: Verdict) -> bool 
     if ANSWERS.load() == 0 {
         return false;
     }
-    let mut reply = frame.choose(found, action);
-    if reply.is_sent() {
-        reply = if is_due() { frame.craft(found, reply) } else { Reply::InterfaceLimit };
+    let wanted = frame.choose(found, action);
+    let mut reply = wanted;
+    if wanted.is_sent() {
+        reply = if is_due() { frame.craft(found, wanted) } else { Reply::InterfaceLimit };
     }
     count(reply);
     // What cannot be said in words is said by a reset, which takes no room: nobody is left hanging.
-    if matches!(reply, Reply::NoRoom) {
+    if matches!(reply, Reply::NoRoom) && !matches!(wanted, Reply::Reset | Reply::InvalidCookie) {
         reply = frame.craft(found, Reply::Reset);
         count(reply);
     }
@@ -111,17 +115,32 @@ pub(super) fn count(reply: Reply) {
     }
 }
 
-/// Whether this CPU may answer now.
+/// Whether the interface may answer now.
 #[inline(always)]
 fn is_due() -> bool {
     let Some(due) = REPLIES_DUE.get_ptr_mut(0) else { return false };
-    // SAFETY: as in `maps::count`.
-    match INTERFACE_PACE.next(unsafe { *due }, now()) {
-        None => false,
-        Some(next) => {
-            // SAFETY: as above.
-            unsafe { *due = next };
-            true
+    // SAFETY: an element of an array map.
+    unsafe { let_through(INTERFACE_PACE, due, now()) }
+}
+
+/// Whether one more may be let through, of which `due` says when. CPUs that let through at once add their intervals one
+/// after another; only where the time was behind may one write over another's: one too many for each CPU at most.
+///
+/// # Safety
+///
+/// `due` lies in a map, aligned; races read one of the values written.
+#[inline(always)]
+pub(super) unsafe fn let_through(pace: Pace, due: *mut u64, now: u64) -> bool {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let old = due.read_volatile();
+        match pace.next(old, now) {
+            None => return false,
+            Some(_) if old > now => {
+                atomic_xadd::<u64, u64, { Relaxed }>(due, pace.interval);
+            }
+            Some(next) => due.write_volatile(next),
         }
     }
+    true
 }

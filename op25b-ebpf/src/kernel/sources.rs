@@ -25,6 +25,7 @@ use super::{
     constants::{COARSE_CLOCK, EPOCH, SEED},
     frame::Frame,
     maps::Tables,
+    replies::let_through,
 };
 
 /// The accounts, of all interfaces; they outlive the generation.
@@ -211,11 +212,8 @@ unsafe fn enter(source: *mut Source, opened: bool, entry: Entry, mark: Mark, pee
             (*source).told = unit;
             entered |= Entered::TELL;
         }
-        if entry.answer().is_answered() {
-            match SOURCE_PACE.next((*source).answered, now) {
-                Some(next) => (*source).answered = next,
-                None => entered |= Entered::HAS_HAD_ITS_SHARE,
-            }
+        if entry.answer().is_answered() && !let_through(SOURCE_PACE, &raw mut (*source).answered, now) {
+            entered |= Entered::HAS_HAD_ITS_SHARE;
         }
         entered
     }

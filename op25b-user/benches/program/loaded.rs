@@ -40,7 +40,7 @@ fn created(tables: &Tables, role: Role, accounts: bool, globals: &[(&str, &[u8])
         submission: true,
         answers: true,
         accounts,
-        cookie_key: [1, 2],
+        cookie_keys: Keys::unchanged([1, 2]),
         ..Constants::bare(role, Link::Ethernet)
     };
     object::create_from(&Build { bytes: BENCH, globals, sources: KEPT }, tables, constants, Maps::Own)

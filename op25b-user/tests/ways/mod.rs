@@ -323,6 +323,17 @@ impl Kernel {
         Ok((action, made))
     }
 
+    /// Runs a program at the TC hook on a frame that the kernel has merged out of segments of so many bytes.
+    pub(crate) fn run_merged(&self, program: &str, frame: &[u8], segment: u32) -> Result<u32> {
+        // `gso_segs` and `gso_size` of a `__sk_buff`; the kernel takes no others but marks and times.
+        let mut context = [0_u8; 192];
+        for (at, value) in [(164, frame.len() as u32 / segment + 1), (176, segment)] {
+            context.get_mut(at..at + 4).context("within it")?.copy_from_slice(&value.to_ne_bytes());
+        }
+        let options = TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..Default::default() };
+        Ok(self.test_run(program, options)?.return_value)
+    }
+
     fn test_run(&self, program: &str, options: TestRunOptions<'_>) -> Result<TestRunResult> {
         Ok(match self.object.program(program).with_context(|| format!("no program {program}"))? {
             Program::Xdp(program) => program.test_run(options)?,
