@@ -14,7 +14,7 @@ pub struct Keys {
     pub old: Key,
     /// Of `since` and the periods after it.
     pub new: Key,
-    /// A period of [`AGE`].
+    /// A period of [`AGE`]; 32 bits of it.
     pub since: u64,
 }
 
@@ -29,16 +29,17 @@ impl Keys {
     #[inline(always)]
     #[must_use]
     pub const fn of(&self, period: u32) -> Key {
-        if (period as u64) < self.since { self.old } else { self.new }
+        // The period before the first is the last there is.
+        if (period.wrapping_sub(self.since as u32) as i32) < 0 { self.old } else { self.new }
     }
 
     /// With another secret from the period after `now` on. As they are where that would take a secret away whose
     /// cookies are still accepted.
     #[must_use]
     pub const fn renewed(self, now: u32, fresh: Key) -> Self {
-        let next = now as u64 + 1;
+        let next = now.wrapping_add(1) as u64;
         // What is to begin later than that is of another boot, whose periods began anew.
-        if self.since == next || self.since + 1 == next {
+        if self.since == next || self.since == now as u64 {
             self
         } else {
             Self { old: self.of(now), new: fresh, since: next }
