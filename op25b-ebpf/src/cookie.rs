@@ -33,16 +33,15 @@ impl Keys {
         if (period.wrapping_sub(self.since as u32) as i32) < 0 { self.old } else { self.new }
     }
 
-    /// With another secret from the period after `now` on. As they are where that would take a secret away whose
-    /// cookies are still accepted.
+    /// With another secret from the second period after `now` on: the next one may come before the generation takes
+    /// force. As they are where that would take a secret away whose cookies are still accepted.
     #[must_use]
     pub const fn renewed(self, now: u32, fresh: Key) -> Self {
-        let next = now.wrapping_add(1) as u64;
         // What is to begin later than that is of another boot, whose periods began anew.
-        if self.since == next || self.since == now as u64 {
+        if (self.since as u32).wrapping_sub(now) <= 2 {
             self
         } else {
-            Self { old: self.of(now), new: fresh, since: next }
+            Self { old: self.of(now), new: fresh, since: now.wrapping_add(2) as u64 }
         }
     }
 }

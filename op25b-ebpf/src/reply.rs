@@ -270,7 +270,8 @@ const fn before_the_notice(segment: &Segment, hangs_up: bool) -> Reply {
 #[inline(always)]
 fn after_the_notice<P: Packet>(packet: &P, segment: &Segment, since: u32) -> Reply {
     let (commands, rest) = (since / OUT_OF_SEQUENCE_LENGTH, since % OUT_OF_SEQUENCE_LENGTH);
-    let over = since == 1 || rest == GOODBYE_LENGTH + 1;
+    // Our FIN, after commands or after the goodbye.
+    let over = rest == 1 || rest == GOODBYE_LENGTH + 1;
     if over {
         return if segment.data != 0 || segment.has(flag::FIN) { Reply::Acknowledge } else { Reply::Silence };
     }

@@ -135,12 +135,19 @@ impl Segment {
         self.sequence.wrapping_add(self.data).wrapping_add(controls as u32)
     }
 
-    /// Its last bytes, blanks where there are fewer.
+    /// Its last bytes. Where there are fewer, the last one behind blanks: a line's end may come alone.
     #[inline(always)]
     pub fn ending<P: Packet>(&self, packet: &P) -> Ending {
-        if (self.data as usize) < size_of::<Ending>() || self.end < size_of::<Ending>() {
-            return [b' '; 6];
+        const BLANK: u8 = b' ';
+        if self.end < size_of::<Ending>() {
+            return [BLANK; 6];
         }
-        packet.read_one_way(self.end - size_of::<Ending>()).unwrap_or([b' '; 6])
+        // In front of the data lies the TCP header.
+        let ending = packet.read_one_way(self.end - size_of::<Ending>()).unwrap_or([BLANK; 6]);
+        match self.data {
+            0 => [BLANK; 6],
+            1..6 => [BLANK, BLANK, BLANK, BLANK, BLANK, ending[5]],
+            6.. => ending,
+        }
     }
 }

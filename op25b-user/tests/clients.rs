@@ -680,7 +680,7 @@ fn flood(sources: u32) {
     let start = Instant::now();
     let pour = |cpu: usize| {
         let mut processor = CpuSet::new();
-        processor.set(cpu).unwrap();
+        processor.set(cpu % std::thread::available_parallelism().unwrap()).unwrap();
         sched_setaffinity(Pid::from_raw(0), &processor).unwrap();
         let (mut sent, mut others) = (0, 0);
         for burst in mail.chunks(1000).cycle().skip(cpu).step_by(2).take(SENT as usize / 2000) {

@@ -282,6 +282,10 @@ fn cases(cookie: u32, hangs_up: bool) -> Vec<Case> {
         silent("ack_of_the_notice", tcp(told), Reply::Silence),
         silent("keep_alive", tcp(told).numbers(client, told), Reply::Silence),
         said("one_byte_is_no_command", data(told, b"E"), Reply::Acknowledge, (ACK, "")),
+        said("line_end_alone", data(told, b"\r\n"), Reply::OutOfSequence, (PSH | ACK, &command)),
+        said("last_byte_of_a_line_end", data(told, b"\n"), Reply::OutOfSequence, (PSH | ACK, &command)),
+        said("short_command", data(told, b"NOOP\n"), Reply::OutOfSequence, (PSH | ACK, &command)),
+        said("short_half_of_a_command", data(told, b"EHLO "), Reply::Acknowledge, (ACK, "")),
         said("half_a_command", data(told, b"EHLO home.exam"), Reply::Acknowledge, (ACK, "")),
         said("command", data(told, b"EHLO home.example\r\n"), Reply::OutOfSequence, (PSH | ACK, &command)),
         said(
@@ -332,6 +336,17 @@ fn cases(cookie: u32, hangs_up: bool) -> Vec<Case> {
             (ACK, ""),
         ),
         silent("ack_of_our_fin", tcp(heard(notice.len() + 1)), Reply::Silence),
+        said(
+            "fin_after_a_command",
+            tcp(heard(notice.len() + command.len())).flags(FIN | ACK),
+            Reply::Close,
+            (FIN | ACK, ""),
+        ),
+        silent(
+            "ack_of_our_fin_after_a_command",
+            tcp(heard(notice.len() + command.len() + 1)),
+            Reply::Silence,
+        ),
         said(
             "fin_after_our_fin",
             tcp(heard(notice.len() + 1)).flags(FIN | ACK),
@@ -612,6 +627,8 @@ fn another_secret_cuts_no_conversation() {
     let office = office("notice", 554);
     let period = (now() >> AGE) as u32;
     let soon = Keys::unchanged(KEY).renewed(period, OTHER);
+    assert_eq!(soon.of(period.wrapping_add(1)), KEY, "that may have come when the generation takes force");
+    assert_eq!(soon.of(period.wrapping_add(2)), OTHER);
     let just_now = Keys { old: KEY, new: OTHER, since: u64::from(period) };
     for (keys, own) in [(soon, KEY), (just_now, OTHER)] {
         assert_eq!(keys.renewed(period, [0, 0]), keys, "none is given up before its cookies are");
@@ -638,11 +655,10 @@ fn another_secret_cuts_no_conversation() {
         }
     }
     // What was to begin in a later period than there can be is of another boot: nothing is left of it.
-    assert_eq!(just_now.renewed(0, [1, 2]), Keys { old: KEY, new: [1, 2], since: 1 });
-    assert_eq!(
-        just_now.renewed(period + 1, [1, 2]),
-        Keys { old: OTHER, new: [1, 2], since: u64::from(period) + 2 }
-    );
+    let long_ago = Keys { old: KEY, new: OTHER, since: 7 };
+    assert_eq!(long_ago.renewed(0, [1, 2]), Keys { old: KEY, new: [1, 2], since: 2 });
+    assert_eq!(long_ago.renewed(7, [1, 2]), long_ago);
+    assert_eq!(long_ago.renewed(8, [1, 2]), Keys { old: OTHER, new: [1, 2], since: 10 });
 }
 
 /// A frame that the TC hook cannot rewrite, since the kernel has merged it out of several, is dropped and counted.
@@ -862,19 +878,8 @@ fn one_source_is_answered_as_often_as_it_may_be_and_no_more() {
     assert_eq!(kernel.run(program::XDP, &other).unwrap(), 3);
 }
 
-/// The calling thread: what an interface may answer is counted by processor.
-fn stay_on_one_processor() {
-    // SAFETY: a set of bits, for which zero is a value; the kernel reads it.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(0, &mut set);
-        assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set), 0);
-    }
-}
-
 #[test]
 fn many_sources_are_answered_as_often_as_an_interface_may() {
-    stay_on_one_processor();
     let office = office("notice", 554);
     let kernel = kernel(&office, Link::Ethernet, false, &[program::XDP]);
     let start = now();
