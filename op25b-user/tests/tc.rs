@@ -692,6 +692,57 @@ fn run_again_swaps_at_tc_without_a_gap_and_detach_leaves_nothing() -> Result<()>
     Ok(())
 }
 
+/// A virtual machine's or a container's kernel leaves the TCP checksum to what carries its frames: the answer's too is
+/// added up by whoever sends it then, here by the edge router's kernel, and is looked at by the customer's.
+#[test]
+fn who_leaves_checksums_to_the_hardware_is_answered() -> Result<()> {
+    let site = Site::new()?;
+    let _listeners = site.listen()?;
+    let tx = |namespace: &Namespace, interface: &str, state: &str| -> Result<()> {
+        let answer = finish(
+            namespace.command("ethtool")?.args(["-K", interface, "tx", state]),
+            Duration::from_secs(5),
+        )?;
+        ensure!(answer.code == Some(0), "{answer:?}");
+        Ok(())
+    };
+    tx(&site.customer, "cust1", "on")?;
+    tx(&site.edge, "eth1", "off")?;
+    let mut filter = Filter::new(&site.edge)?;
+    for action in ["reset", "notice"] {
+        let policy = format!(
+            "version: 1\noperator: Internet Kurume\n\
+             interfaces: {{customer: [{{name: eth1, attach: tc-ingress}}]}}\n\
+             customers: [{{name: residential, prefixes: [203.0.113.0/24, \"2001:db8:1000::/36\"], mode: enforce, \
+             action: {action}}}]\nunknown_sources: pass\nnotice: {{text: Port 25 is blocked.}}\n"
+        );
+        filter.start(&policy, &[])?;
+        for server in OUTSIDE {
+            let to = SocketAddr::new(server.parse()?, 25);
+            let said = site.customer.within(|| -> io::Result<String> {
+                let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+                stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+                let mut line = [0; 150];
+                let length = stream.read(&mut line)?;
+                Ok(String::from_utf8_lossy(&line[..length]).into_owned())
+            })?;
+            match said {
+                Ok(line) => {
+                    assert_eq!(action, "notice", "{server}: {line}");
+                    assert!(line.starts_with("554 5.7.1 Internet Kurume: Port 25 is blocked."), "{line:?}");
+                }
+                Err(error) => {
+                    assert_eq!((action, error.kind()), ("reset", ErrorKind::ConnectionRefused), "{server}");
+                }
+            }
+        }
+        let answer = filter.op25b(&["stats", "--json"])?;
+        ensure!(answer.code == Some(0) && !answer.stdout.contains("no-room"), "{answer:?}");
+        filter.stop(Signal::SIGTERM)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn segmentation_offload_counts_every_segment() -> Result<()> {
     const BYTES: usize = 3_000_000;

@@ -11,7 +11,10 @@ use op25b_ebpf::{
     abi::Answer,
     address::Address,
     found::{FARTHEST, Found, Wrapping},
-    reply::{Reply, craft::Rewrite},
+    reply::{
+        Reply,
+        craft::{Resized, Rewrite},
+    },
     source::{Event, Mark},
     verdict::Verdict,
 };
@@ -106,10 +109,9 @@ impl XdpFrame {
         self.length() as u64 == self.at_hand()
     }
 
-    /// Makes the frame `length` bytes long: shorter at its tail, longer at its head, where drivers leave room. Where
-    /// the old first byte lies then.
+    /// Makes the frame `length` bytes long: shorter at its tail, longer at its head, where drivers leave room.
     #[inline(always)]
-    pub(super) fn resize(&self, length: usize, _: usize) -> Option<usize> {
+    pub(super) fn resize(&self, length: usize, _: usize) -> Option<Resized> {
         let more = length as i32 - self.length() as i32;
         // SAFETY: as in `bounds`; nothing that points into the frame is kept.
         let result = unsafe {
@@ -119,7 +121,8 @@ impl XdpFrame {
                 bpf_xdp_adjust_tail(self.context, more)
             }
         };
-        if result == 0 { Some(if more > 0 { more as usize } else { 0 }) } else { None }
+        let old = if more > 0 { more as usize } else { 0 };
+        if result == 0 { Some(Resized { old, summed: false }) } else { None }
     }
 
     /// Overwrites the `N` bytes at `offset`.
@@ -171,6 +174,9 @@ impl XdpFrame {
     }
 }
 
+/// Bytes of a TCP header up to the end of its checksum (RFC 9293 §3.1).
+const CHECKSUM_END: usize = 18;
+
 /// Bytes on the stack where words can lie: the verifier takes no unaligned access to it.
 #[repr(align(8))]
 struct Aligned<T>(T);
@@ -221,22 +227,23 @@ impl TcFrame {
         unsafe { (*self.context).len as usize }
     }
 
-    /// Makes the frame `length` bytes long, at its tail.
+    /// Makes the frame `length` bytes long, at its tail. What was merged out of several is one frame then.
     #[inline(always)]
-    pub(super) fn resize(&self, length: usize, kept: usize) -> Option<usize> {
-        // Merged segments, and frames whose checksum is left to the hardware: it would be made over what is written
-        // here. The kernel cuts no frame before the place of such a checksum.
+    pub(super) fn resize(&self, length: usize, tcp: usize) -> Option<Resized> {
+        // The kernel cuts no frame before the end of a checksum that is still to be made: so it says which has one.
+        let end = tcp + CHECKSUM_END;
+        let summed = !self.cut(tcp);
+        if summed && (self.cut(end - 1) || !self.cut(end)) || !self.cut(length) {
+            return None;
+        }
+        Some(Resized { old: 0, summed })
+    }
+
+    /// Makes the frame so long; `false` where the kernel refuses.
+    #[inline(always)]
+    fn cut(&self, length: usize) -> bool {
         // SAFETY: as in `bounds`; nothing that points into the frame is kept.
-        let result = unsafe {
-            if (*self.context).gso_size != 0 {
-                return None;
-            }
-            match bpf_skb_change_tail(self.context, kept as u32, 0) {
-                0 => bpf_skb_change_tail(self.context, length as u32, 0),
-                refused => refused,
-            }
-        };
-        if result == 0 { Some(0) } else { None }
+        unsafe { bpf_skb_change_tail(self.context, length as u32, 0) == 0 }
     }
 
     /// All of it can be read, from the pages too.

@@ -15,7 +15,7 @@ use op25b_ebpf::{
     policy::Policy,
     reply::{
         Reply, Speaker,
-        craft::{self, Rewrite},
+        craft::{self, Resized, Rewrite},
     },
     segment::{self, Extent, flag},
     source::{Mark, Tcp, is_syn},
@@ -98,8 +98,8 @@ macro_rules! hook {
 
         impl Rewrite for $frame {
             #[inline(always)]
-            fn resize(&self, length: usize, kept: usize) -> Option<usize> {
-                self.resize(length, kept)
+            fn resize(&self, length: usize, tcp: usize) -> Option<Resized> {
+                self.resize(length, tcp)
             }
 
             #[inline(always)]

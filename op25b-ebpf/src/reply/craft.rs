@@ -26,9 +26,9 @@ const HOPS: u8 = 64;
 
 /// A frame that can be made into another.
 pub trait Rewrite: Packet {
-    /// Makes the frame `length` bytes long; of its bytes the first `kept` are needed. Where the first of them lies
-    /// then: behind what was added at the head. `None`, and the frame as it was, where there is no room.
-    fn resize(&self, length: usize, kept: usize) -> Option<usize>;
+    /// Makes the frame `length` bytes long; of its bytes those in front of the TCP header are needed, which begins at
+    /// `tcp`. `None`, and the frame as it was, where there is no room.
+    fn resize(&self, length: usize, tcp: usize) -> Option<Resized>;
 
     /// Overwrites the `N` bytes at `offset`; `None` where the frame ends before them.
     fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()>;
@@ -49,6 +49,16 @@ pub trait Rewrite: Packet {
     fn say(&self, at: usize, number: u32, speaker: &impl Speaker) -> Option<()> {
         say(self, at, speaker.text(number)?)
     }
+}
+
+/// A frame of another length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resized {
+    /// Where its first byte lies: behind what was added at the head.
+    pub old: usize,
+    /// Whether the kernel will add up all behind where the TCP header began, since the sender has left the checksum to
+    /// its hardware: the sum of the pseudo header alone is to be written.
+    pub summed: bool,
 }
 
 /// Writes the first 16, 20 or 24 bytes of three words in network order: a header, in as many registers as a BPF
@@ -101,7 +111,12 @@ pub fn craft<P: Rewrite>(
     // A frame from a wire is as long as a frame on a wire must be.
     let padded = if segment.link == 0 { 0 } else { packet.length().min(SHORTEST) & !1 };
     let whole = length.max(padded);
-    let old = packet.resize(whole, found.transport_at()).ok_or(Failure::NoRoom)?;
+    let tcp = found.transport_at();
+    let Resized { old, summed } = packet.resize(whole, tcp).ok_or(Failure::NoRoom)?;
+    if summed && tcp != segment.link + ip {
+        // IP options are left out: it would be written elsewhere.
+        return Err(Failure::Spoilt);
+    }
     let link = Link {
         old,
         bytes: segment.link,
@@ -111,7 +126,7 @@ pub fn craft<P: Rewrite>(
     let written = packet
         .turn(link, (length, whole))
         .and_then(|()| network(packet, &segment, segment_length))
-        .and_then(|()| transport(packet, &segment, segment.link + ip, reply, text, speaker))
+        .and_then(|()| transport(packet, &segment, (segment.link + ip, summed), reply, text, speaker))
         .and_then(|()| match reply.text() {
             Some(number) => packet.say(segment.link + ip + TCP, number, speaker),
             None => Some(()),
@@ -190,7 +205,7 @@ fn network<P: Rewrite>(packet: &P, segment: &Segment, length: usize) -> Option<(
 fn transport<P: Rewrite>(
     packet: &P,
     segment: &Segment,
-    at: usize,
+    (at, summed): (usize, bool),
     reply: Reply,
     text: Option<&Text>,
     speaker: &impl Speaker,
@@ -225,7 +240,8 @@ fn transport<P: Rewrite>(
     let (text_length, text_sum) = text.map_or((0, 0), |text| (text.length, text.sum));
 
     let segment_length = (TCP + option) as u32 + text_length;
-    let sum = pseudo(segment, segment_length)
+    let pseudo = pseudo(segment, segment_length);
+    let sum = pseudo
         + words(u64::from(ports))
         + words(u64::from(sequence))
         + words(u64::from(acknowledgement))
@@ -236,7 +252,8 @@ fn transport<P: Rewrite>(
 
     let first = u64::from(ports) << 32 | u64::from(sequence);
     let second = u64::from(acknowledgement) << 32 | u64::from(offset_and_flags) << 16 | u64::from(window);
-    let third = u64::from(checksum(sum)) << 48 | u64::from(mss);
+    let sum = if summed { !checksum(pseudo) } else { checksum(sum) };
+    let third = u64::from(sum) << 48 | u64::from(mss);
     packet.put(at, TCP + option, [first, second, third])
 }
 

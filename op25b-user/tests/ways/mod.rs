@@ -314,24 +314,28 @@ impl Kernel {
 
     /// The same, and what it made of the frame.
     pub(crate) fn run_into(&self, program: &str, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
-        let mut made = vec![0; frame.len() + 512];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut made), ..Default::default() };
-        let result = self.test_run(program, options)?;
-        let (action, length) = (result.return_value, result.data_size_out as usize);
-        made.truncate(length);
-        Ok((action, made))
+        self.run_for_frame(program, TestRunOptions { data_in: Some(frame), ..Default::default() })
     }
 
     /// Runs a program at the TC hook on a frame that the kernel has merged out of segments of so many bytes.
-    pub(crate) fn run_merged(&self, program: &str, frame: &[u8], segment: u32) -> Result<u32> {
+    pub(crate) fn run_merged(&self, program: &str, frame: &[u8], segment: u32) -> Result<(u32, Vec<u8>)> {
         // `gso_segs` and `gso_size` of a `__sk_buff`; the kernel takes no others but marks and times.
         let mut context = [0_u8; 192];
         for (at, value) in [(164, frame.len() as u32 / segment + 1), (176, segment)] {
             context.get_mut(at..at + 4).context("within it")?.copy_from_slice(&value.to_ne_bytes());
         }
-        let options = TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..Default::default() };
-        Ok(self.test_run(program, options)?.return_value)
+        self.run_for_frame(
+            program,
+            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..Default::default() },
+        )
+    }
+
+    fn run_for_frame(&self, program: &str, options: TestRunOptions<'_>) -> Result<(u32, Vec<u8>)> {
+        let mut made = vec![0; options.data_in.map_or(0, <[u8]>::len) + 512];
+        let result = self.test_run(program, TestRunOptions { data_out: Some(&mut made), ..options })?;
+        let (action, length) = (result.return_value, result.data_size_out as usize);
+        made.truncate(length);
+        Ok((action, made))
     }
 
     fn test_run(&self, program: &str, options: TestRunOptions<'_>) -> Result<TestRunResult> {
