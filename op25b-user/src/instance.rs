@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -111,6 +112,12 @@ impl Instance {
         self.state().join("socket")
     }
 
+    /// Where its daemon answers who may read, over HTTP.
+    #[must_use]
+    pub fn reading(&self) -> PathBuf {
+        self.state().join("read")
+    }
+
     /// Where its daemon hands events to commands.
     #[must_use]
     pub fn events(&self) -> PathBuf {
@@ -131,6 +138,7 @@ impl Instance {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
         // `status` holds the lock for a moment to see whether somebody else does: not to be taken for a daemon.

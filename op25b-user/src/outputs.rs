@@ -13,7 +13,7 @@ use crate::{
 pub struct Running {
     listener: Option<(Option<Syslog>, Listener)>,
     recorder: Option<(History, Recorder)>,
-    server: Option<(Metrics, Server)>,
+    server: Option<(Option<Metrics>, Server)>,
 }
 
 impl Running {
@@ -21,7 +21,7 @@ impl Running {
     pub fn follow(&mut self, instance: &Instance, outputs: &Outputs) {
         replace(&mut self.listener, Some(&outputs.syslog), |to| Listener::start(instance, to.as_ref()));
         replace(&mut self.recorder, outputs.history.as_ref(), |config| Recorder::start(instance, config));
-        replace(&mut self.server, outputs.metrics.as_ref(), |config| Server::start(instance, config));
+        replace(&mut self.server, Some(&outputs.metrics), |config| Server::start(instance, config.as_ref()));
     }
 }
 

@@ -10,25 +10,29 @@ mod words;
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    io,
-    net::SocketAddr,
+    fmt::{self, Display},
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use caps::{CapSet, Capability, CapsHashSet};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
     sync::oneshot,
     task,
     time::{sleep, timeout},
 };
 
 use self::{answers::Answers, view::Views};
-use crate::{instance::Instance, policy};
+use crate::{durable, instance::Instance, policy};
 
 /// Connections at once; the oldest makes room for the next.
 const CONNECTIONS: usize = 64;
@@ -47,6 +51,24 @@ const BREATH: Duration = Duration::from_millis(100);
 /// Threads that read maps and files: the page, its sources, its trend and one filtered list at a time.
 const READERS: usize = 4;
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Client {
+    /// Over the network.
+    Address(IpAddr),
+    /// Over the socket, by number.
+    User(u32),
+}
+
+impl Display for Client {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(out, "client={address}"),
+            Self::User(number) => write!(out, "uid={number}"),
+        }
+    }
+}
+
 /// Serves in a thread of its own, until it is dropped.
 pub struct Server {
     stop: Option<oneshot::Sender<()>>,
@@ -54,11 +76,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Begins. A port that is taken is logged and tried again: it never concerns the filter.
+    /// Begins: at the instance's socket, and where the policy says. A port that is taken is logged and tried again: it
+    /// never concerns the filter.
     #[must_use]
-    pub fn start(instance: &Instance, config: &policy::Metrics) -> Self {
+    pub fn start(instance: &Instance, config: Option<&policy::Metrics>) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let (instance, listen) = (instance.clone(), config.listen);
+        let (instance, listen) = (instance.clone(), config.map(|config| config.listen));
         let thread = thread::Builder::new().name("web".to_owned()).spawn(move || {
             if let Err(error) = run(instance, listen, stopped) {
                 log::error!(
@@ -83,17 +106,20 @@ impl Drop for Server {
     }
 }
 
-fn run(instance: Instance, listen: SocketAddr, stopped: oneshot::Receiver<()>) -> Result<()> {
+fn run(instance: Instance, listen: Option<SocketAddr>, stopped: oneshot::Receiver<()>) -> Result<()> {
+    give_up()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(READERS)
         .thread_name("web-reader")
         .build()
         .context("no runtime")?;
+    let answers = Arc::new(Answers::new(Views::new(instance.clone()), listen));
     runtime.block_on(async {
         tokio::select! {
             _ = stopped => {}
-            () = serve(instance, listen) => {}
+            () = serve_group(&instance, answers.clone()) => {}
+            () = serve_network(listen, answers) => {}
         }
     });
     // Not waiting for who still reads: the port and the connections are closed all the same.
@@ -101,12 +127,71 @@ fn run(instance: Instance, listen: SocketAddr, stopped: oneshot::Receiver<()>) -
     Ok(())
 }
 
-async fn serve(instance: Instance, listen: SocketAddr) {
+/// Keeps what reading takes: CAP_BPF for the pins, CAP_NET_ADMIN to ask what is attached (`BPF_PROG_QUERY`); and root's
+/// own right to files, where it is root. The threads that this one starts have no more either.
+fn give_up() -> Result<()> {
+    let needed = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_DAC_OVERRIDE];
+    let failed = "cannot give up capabilities";
+    let mut kept = caps::read(None, CapSet::Permitted).context(failed)?;
+    kept.retain(|capability| needed.contains(capability));
+    for (set, capabilities) in [
+        (CapSet::Ambient, &CapsHashSet::new()),
+        (CapSet::Inheritable, &CapsHashSet::new()),
+        (CapSet::Effective, &kept),
+        (CapSet::Permitted, &kept),
+    ] {
+        caps::set(None, set, capabilities).context(failed)?;
+    }
+    Ok(())
+}
+
+/// For who is in the group that the daemon runs as: they need no privilege to read.
+async fn serve_group(instance: &Instance, answers: Arc<Answers>) {
+    match bind_socket(instance) {
+        Ok(listener) => {
+            serve(answers, async || {
+                let (stream, _) = listener.accept().await?;
+                let user = stream.peer_cred()?.uid();
+                Ok((stream, Client::User(user)))
+            })
+            .await;
+        }
+        Err(error) => {
+            log::error!("{error:#}; the group cannot read, the filter is in force all the same");
+            std::future::pending().await
+        }
+    }
+}
+
+fn bind_socket(instance: &Instance) -> Result<UnixListener> {
+    let path = instance.reading();
+    let failed = || format!("cannot listen at {}", path.display());
+    durable::remove(&path)?;
+    let listener = UnixListener::bind(&path).with_context(failed)?;
+    // The group may pass through the directory and ask here, and has nothing else in it.
+    for (path, mode) in [(&path, 0o660), (&instance.state(), 0o710)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(failed)?;
+    }
+    Ok(listener)
+}
+
+async fn serve_network(listen: Option<SocketAddr>, answers: Arc<Answers>) {
+    let Some(listen) = listen else { return std::future::pending().await };
     let listener = bind(listen).await;
-    let answers = Arc::new(Answers::new(Views::new(instance), listen));
+    serve(answers, async || {
+        let (stream, client) = listener.accept().await?;
+        Ok((stream, Client::Address(client.ip())))
+    })
+    .await;
+}
+
+async fn serve<S>(answers: Arc<Answers>, accept: impl AsyncFn() -> io::Result<(S, Client)>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut connections: VecDeque<task::JoinHandle<()>> = VecDeque::new();
     loop {
-        let (stream, client) = match listener.accept().await {
+        let (stream, client) = match accept().await {
             Ok(accepted) => accepted,
             // The client went away before it was let in.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
@@ -151,10 +236,13 @@ async fn bind(listen: SocketAddr) -> TcpListener {
 }
 
 /// One request and its answer. What the client does wrong is its own affair: nothing of it is logged.
-async fn converse(stream: TcpStream, client: SocketAddr, answers: Arc<Answers>) {
+async fn converse<S>(stream: S, client: Client, answers: Arc<Answers>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request| {
         let answers = answers.clone();
-        async move { Ok::<_, Infallible>(answers.answer(&request, client.ip()).await) }
+        async move { Ok::<_, Infallible>(answers.answer(&request, client).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

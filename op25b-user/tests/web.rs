@@ -9,6 +9,8 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpListener,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -475,6 +477,72 @@ fn a_flood_from_everywhere_does_not_slow_the_page() -> Result<()> {
     ensure!(middle < Duration::from_millis(100), "{waits:?}");
     ensure!(slowest < Duration::from_secs(1), "{waits:?}");
     ensure!(share < 0.25, "{share}");
+    Ok(())
+}
+
+/// Where the policy says nothing of metrics too: who is in the daemon's group reads at the socket, and nothing else there.
+#[test]
+fn the_group_reads_at_the_socket() -> Result<()> {
+    let (customer, edge) = site()?;
+    let mut filter = Filter::new(&edge)?;
+    let silent = policy(LISTEN, "").replace(&format!("metrics: {{listen: \"{LISTEN}\"}}"), "");
+    ensure!(!silent.contains("metrics"), "{silent}");
+    filter.start(&silent, &[])?;
+    let socket = filter.state().join("read");
+    let mode = |path: &Path| -> Result<u32> { Ok(fs::metadata(path)?.permissions().mode() & 0o7777) };
+    ensure!(eventually(|| socket.exists()), "{}", filter.said());
+    ensure!(!listens(&edge, LISTEN), "the policy says nothing of a port");
+    ensure!(eventually(|| mode(&filter.state()).is_ok_and(|mode| mode == 0o710)));
+    ensure!(mode(&socket)? == 0o660);
+    for file in fs::read_dir(filter.state())? {
+        let file = file?;
+        let mode = file.metadata()?.permissions().mode();
+        ensure!(
+            mode & 0o077 == 0 || file.path() == socket || file.file_type()?.is_dir(),
+            "{file:?}: {mode:o}"
+        );
+    }
+    busy(&customer)?;
+    let ask = |path: &str| -> Result<Answer> {
+        let mut stream = UnixStream::connect(&socket)?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Answer::read(&answer)
+    };
+    let sources = ask("/api/v1/sources")?;
+    ensure!(sources.status == 200 && sources.json()?.to_string().contains(BOT), "{sources:?}");
+    ensure!(ask("/metrics")?.status == 200);
+    let log = filter.persistent().join("reads.log");
+    let noted = || fs::read_to_string(&log).is_ok_and(|text| text.contains(" uid=0 "));
+    ensure!(eventually(noted), "{:?}", fs::read_to_string(&log));
+    filter.stop(Signal::SIGTERM)?;
+    Ok(())
+}
+
+/// What hears clients has no capability that reading does not take.
+#[test]
+fn the_thread_that_hears_clients_gives_up_what_it_does_not_need() -> Result<()> {
+    let (_customer, edge) = site()?;
+    let filter = serving(&edge, "")?;
+    get(&edge, "/")?;
+    let mut threads = 0;
+    for task in fs::read_dir(format!("/proc/{}/task", filter.pid()?))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+        if !field("Name:").starts_with("web") {
+            continue;
+        }
+        threads += 1;
+        // CAP_DAC_OVERRIDE, CAP_NET_ADMIN, CAP_BPF, as in capability.h.
+        let all = 1_u64 << 1 | 1 << 12 | 1 << 39;
+        for name in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            let held = u64::from_str_radix(field(name), 16)?;
+            ensure!(held & !all == 0, "{}: {name} {held:x}", field("Name:"));
+        }
+    }
+    ensure!(threads >= 2, "one that hears and one that reads: {threads}");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Who has looked at what customers did.
 
 use std::{
+    fmt::Display,
     fs::{self, File},
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
@@ -26,9 +27,9 @@ pub fn note_read(instance: &Instance, command: &str, about: &str) {
     log::info!("{}", note(instance, &user, &format!("{command} {about}")));
 }
 
-/// The same of a read over the network, for the file alone: a page that is left open would fill the daemon's log.
-pub fn note_request(instance: &Instance, client: std::net::IpAddr, path: &str) {
-    note(instance, &format!("client={client}"), path);
+/// The same of a read over HTTP, for the file alone: a page that is left open would fill the daemon's log.
+pub fn note_request(instance: &Instance, client: &dyn Display, path: &str) {
+    note(instance, &client.to_string(), path);
 }
 
 fn note(instance: &Instance, who: &str, what: &str) -> String {

@@ -19,6 +19,8 @@ use crate::{document::printable, instance::Instance, policy};
 
 /// How often the pins are read.
 const POLL: Duration = Duration::from_secs(30);
+/// How soon it is tried again where another process had the database for a moment: a reader while it is made.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long the last reading may take before the daemon ends without it.
 const LAST: Duration = Duration::from_secs(5);
 
@@ -66,8 +68,8 @@ struct Work {
 impl Work {
     fn run(&mut self, stopped: &Receiver<()>) {
         loop {
-            self.poll();
-            if !matches!(stopped.recv_timeout(until_next(Timestamp::now())), Err(RecvTimeoutError::Timeout)) {
+            let wait = self.poll();
+            if !matches!(stopped.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
                 break;
             }
         }
@@ -75,27 +77,35 @@ impl Work {
         self.poll();
     }
 
-    fn poll(&mut self) {
+    /// Reads and writes once. How long to wait then.
+    fn poll(&mut self) -> Duration {
         let done = match Reading::take(&self.instance) {
             Ok(reading) => self.book.record(&reading, Timestamp::now()),
             Err(error) => Err(Failure::new(Kind::Pins, format!("{error:#}"))),
         };
+        let mut wait = until_next(Timestamp::now());
         match done {
             Ok(()) if self.told.is_empty() => {}
             Ok(()) => {
                 log::info!("history: it is written down again");
                 self.told.clear();
             }
-            Err(failure) => self.tell(&failure),
+            Err(failure) => {
+                if failure.kind == Kind::Busy {
+                    wait = AGAIN.min(wait);
+                }
+                self.tell(&failure, wait);
+            }
         }
+        wait
     }
 
-    fn tell(&mut self, failure: &Failure) {
+    fn tell(&mut self, failure: &Failure, wait: Duration) {
         if self.told.insert(failure.kind) {
             log::error!(
-                "history: {}; tried again every {} s, the filter is in force all the same",
+                "history: {}; tried again in {} s, the filter is in force all the same",
                 printable(&failure.to_string()),
-                POLL.as_secs()
+                wait.as_secs()
             );
         }
     }

@@ -142,7 +142,7 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, Failure> {
     connection.busy_timeout(PATIENCE).map_err(failed)?;
     connection.execute_batch("PRAGMA temp_store = MEMORY").map_err(failed)?;
     if !look(&connection, path)? {
-        return Err(Failure::new(Kind::Path, format!("{}: nothing has been written yet", path.display())));
+        return Err(Failure::new(Kind::Missing, format!("{}: nothing has been written yet", path.display())));
     }
     Ok(connection)
 }

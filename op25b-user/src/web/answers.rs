@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use super::{
-    metrics,
+    Client, metrics,
     page::{self, Page},
     view::{MOST, View, Views},
     words::Language,
@@ -58,19 +58,21 @@ pub(super) struct Answers {
     views: Views,
     loopback: bool,
     /// Who has been noted, and when.
-    noted: Mutex<HashMap<IpAddr, Instant>>,
+    noted: Mutex<HashMap<Client, Instant>>,
 }
 
 /// Why there is no answer.
 struct Refusal(StatusCode, String);
 
 impl Answers {
-    pub(super) fn new(views: Views, listen: SocketAddr) -> Self {
-        Self { views, loopback: listen.ip().is_loopback(), noted: Mutex::default() }
+    /// For clients at the socket, and at an address where there is one.
+    pub(super) fn new(views: Views, listen: Option<SocketAddr>) -> Self {
+        let loopback = listen.is_none_or(|listen| listen.ip().is_loopback());
+        Self { views, loopback, noted: Mutex::default() }
     }
 
     /// Notes that a client reads what customers did.
-    fn note(&self, client: IpAddr, path: &'static str) {
+    fn note(&self, client: Client, path: &'static str) {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         noted.retain(|_, at| at.elapsed() < NOTED);
         if noted.contains_key(&client) {
@@ -81,11 +83,11 @@ impl Answers {
         }
         let instance = self.views.instance.clone();
         // Nobody waits for the disk.
-        spawn_blocking(move || note_request(&instance, client, path));
+        spawn_blocking(move || note_request(&instance, &client, path));
     }
 
     /// Answers one request of a client.
-    pub(super) async fn answer<B: Body>(&self, request: &Request<B>, client: IpAddr) -> Answer {
+    pub(super) async fn answer<B: Body>(&self, request: &Request<B>, client: Client) -> Answer {
         let path = request.uri().path();
         let mut answer = match self.dispatch(request, client).await {
             Ok(answer) => answer,
@@ -102,7 +104,7 @@ impl Answers {
         answer
     }
 
-    async fn dispatch<B: Body>(&self, request: &Request<B>, client: IpAddr) -> Result<Answer, Refusal> {
+    async fn dispatch<B: Body>(&self, request: &Request<B>, client: Client) -> Result<Answer, Refusal> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
