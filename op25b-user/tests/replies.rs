@@ -626,7 +626,8 @@ fn another_secret_cuts_no_conversation() {
     settle();
     let office = office("notice", 554);
     let period = (now() >> AGE) as u32;
-    let soon = Keys::unchanged(KEY).renewed(period, OTHER);
+    let long_since = Keys { since: u64::from(period.wrapping_sub(8)), ..Keys::unchanged(KEY) };
+    let soon = long_since.renewed(period, OTHER);
     assert_eq!(soon.of(period.wrapping_add(1)), KEY, "that may have come when the generation takes force");
     assert_eq!(soon.of(period.wrapping_add(2)), OTHER);
     let just_now = Keys { old: KEY, new: OTHER, since: u64::from(period) };
