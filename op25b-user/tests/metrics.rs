@@ -179,7 +179,19 @@ fn a_real_prometheus_sees_two_routers_to_the_packet() -> Result<()> {
     let (mut filter1, mut filter2) = (Filter::new(&edge1)?, Filter::new(&edge2)?);
     let counting = "count_submission: true";
     filter1.start(&remote(&listen1, counting), &[])?;
-    filter2.start(&remote(&listen2, "operator: Elsewhere"), &[])?;
+    // By generic XDP; with a name that the DNS does not know, and dates: one that comes now and waits for the clock, which
+    // nothing synchronises here, and one far off.
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
+    let dates = "operator: Elsewhere\nexemptions:\n  \
+                 - {prefixes: [203.0.113.64/28], reason: test, ticket: T-1, expires: 2099-03-31}\n";
+    let other = remote(&listen2, dates)
+        .replace("customer: [eth1]", "customer: [{name: eth1, attach: generic}]")
+        .replace("mode: monitor}", &format!("mode: enforce, enforce_from: \"{soon:.0}\"}}"))
+        .replace(
+            "  - {name: post,",
+            "  - {name: named, hostname: post.example.invalid, within: [192.0.2.0/24]}\n  - {name: post,",
+        );
+    filter2.start(&other, &[])?;
     ensure!(
         listens(&noc_side, &listen1) && listens(&noc_side, &listen2),
         "{} {}",
@@ -224,7 +236,7 @@ fn a_real_prometheus_sees_two_routers_to_the_packet() -> Result<()> {
         "instance",
         &[(listen1.as_str(), 1.0)],
     )?;
-    prometheus.comes_to("op25b_attach_mode", "mode", &[("native", 1.0)])?;
+    prometheus.comes_to("op25b_attach_mode == 1", "mode", &[("generic", 1.0), ("native", 1.0)])?;
     prometheus.comes_to("count(count by (hash) (op25b_policy_info))", "", &[("", 2.0)])?;
     // What the commands say is what Prometheus has.
     ensure!(filter1.counted()?.iter().map(|(_, packets, _)| packets).sum::<u64>() == 148);
@@ -239,7 +251,19 @@ fn a_real_prometheus_sees_two_routers_to_the_packet() -> Result<()> {
     ensure!(answer.code == Some(0), "{answer:?}");
     let nobody = syn([198, 18, 0, 9].into(), [192, 0, 2, 200].into(), 40_000, 25);
     customer2.mouth("cust1")?.send([nobody.as_slice()])?;
-    for alert in ["Op25bNotEnforcing", "Op25bUnknownSources"] {
+    filter2.policy(&other.replace("Elsewhere", "Nowhere"))?;
+    for alert in [
+        "Op25bNotEnforcing",
+        "Op25bUnknownSources",
+        "Op25bGenericMode",
+        "Op25bRelayStale",
+        "Op25bChangeOverdue",
+        "Op25bPolicyFileDiffers",
+    ] {
+        if alert == "Op25bChangeOverdue" && op25b::clock::is_synchronised() {
+            println!("metrics: {alert} is not seen here: the clock is right, and the date was taken in time");
+            continue;
+        }
         let waiting = format!(
             r#"count by (alertname, instance) (ALERTS{{alertname="{alert}",alertstate=~"pending|firing"}})"#
         );
@@ -263,7 +287,8 @@ fn a_real_prometheus_sees_two_routers_to_the_packet() -> Result<()> {
         .iter()
         .filter_map(|name| name.as_str().map(str::to_owned))
         .collect();
-    let elsewhere = ["op25b_relay_age_seconds", "op25b_relay_addresses", "op25b_next_change_seconds"];
+    // Of a name that was answered once: see the tests of hostnames.
+    let elsewhere = ["op25b_relay_age_seconds"];
     for name in names(&dashboard).union(&names(&fs::read_to_string(noc().join("alerts.yml"))?)) {
         ensure!(known.contains(name) || elsewhere.contains(&name.as_str()), "{name} is nowhere: {known:?}");
     }

@@ -14,6 +14,9 @@ use nix::libc;
 use super::{Attached, open, pin, program_name};
 use crate::{commands::No, document::Attach, instance::Instance, interface::Interface};
 
+/// The program by which libxdp runs several on one interface.
+const DISPATCHER: &str = "xdp_dispatcher";
+
 pub(super) fn attach(
     instance: &Instance,
     interface: &Interface,
@@ -94,11 +97,22 @@ fn taken(instance: &Instance, interface: &Interface, attach: Attach, id: u32) ->
         ))
         .into();
     }
-    No::Input(format!(
-        "{name}: another XDP program is attached: {program} (id {id}); an interface takes one. Detach it with the \
-         tool that attached it, or write `{{name: {name}, attach: tc-ingress}}` in the policy"
-    ))
-    .into()
+    No::Input(choices(name, &program, id)).into()
+}
+
+fn choices(name: &str, program: &str, id: u32) -> String {
+    let detach = if program == DISPATCHER {
+        format!(
+            "It is libxdp's dispatcher, which op25b does not join: it would swap and end with the others. \
+             `xdp-loader status {name}` lists what runs behind it, `xdp-loader unload {name} --all` takes it off"
+        )
+    } else {
+        "Detach it with the tool that attached it".to_owned()
+    };
+    format!(
+        "{name}: another XDP program is attached: {program} (id {id}); an interface takes one. {detach}; or write \
+         `{{name: {name}, attach: tc-ingress}}` in the policy, which runs beside it"
+    )
 }
 
 /// Why an interface does not take the program, and what helps.
@@ -125,4 +139,19 @@ fn refused(interface: &Interface, error: ProgramError) -> anyhow::Error {
         _ => return anyhow::Error::new(error).context(format!("{name}: cannot attach")),
     };
     No::Input(why).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_the_interface_is_named_and_how_it_is_given_up() {
+        let said = choices("eth1", "xdp_dispatcher", 25);
+        for word in ["xdp_dispatcher (id 25)", "xdp-loader unload eth1 --all", "attach: tc-ingress"] {
+            assert!(said.contains(word), "{said}");
+        }
+        let said = choices("eth1", "xdp_other", 25);
+        assert!(said.contains("the tool that attached it") && !said.contains("xdp-loader"), "{said}");
+    }
 }
