@@ -27,7 +27,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use op25b::attach::Hook;
+use op25b::{attach::Hook, figures::number};
 use op25b_ebpf::source::KEPT;
 use serde_json::Value;
 use site::Site;
@@ -213,7 +213,7 @@ fn a_flood_slows_neither_the_page_nor_takes_the_processor() -> Result<()> {
     }
     let frame = syn(customer(7), server(7, customer(7)), 40_000, 25);
     let stop = AtomicBool::new(false);
-    let (rate, busy, slowest) = thread::scope(|scope| -> Result<(f64, f64, Duration)> {
+    let (rate, busy, waits) = thread::scope(|scope| -> Result<(f64, f64, Vec<Duration>)> {
         let flood = scope.spawn(|| -> Result<f64> {
             let (start, mut sent) = (Instant::now(), 0_u32);
             while !stop.load(Ordering::Relaxed) {
@@ -223,33 +223,36 @@ fn a_flood_slows_neither_the_page_nor_takes_the_processor() -> Result<()> {
             }
             Ok(f64::from(sent) / start.elapsed().as_secs_f64())
         });
-        let looked = (|| -> Result<(f64, Duration)> {
+        let looked = (|| -> Result<(f64, Vec<Duration>)> {
             let (start, before) = (Instant::now(), processor_time(filter.pid()?)?);
             // The daemon with nobody looking.
             thread::sleep(Duration::from_secs(4));
             let busy = (processor_time(filter.pid()?)? - before) / start.elapsed().as_secs_f64();
-            let mut slowest = Duration::ZERO;
-            for _ in 0..10 {
+            let mut waits = Vec::new();
+            for _ in 0..11 {
                 let start = Instant::now();
                 get(&site, "/")?;
-                slowest = slowest.max(start.elapsed());
+                waits.push(start.elapsed());
                 thread::sleep(Duration::from_millis(300));
             }
-            Ok((busy, slowest))
+            waits.sort();
+            Ok((busy, waits))
         })();
         stop.store(true, Ordering::Relaxed);
         let rate = flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
-        let (busy, slowest) = looked?;
-        Ok((rate, busy, slowest))
+        let (busy, waits) = looked?;
+        Ok((rate, busy, waits))
     })?;
+    let (middle, slowest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
     println!(
         "noc: {rate:.0} frames a second blocked, {KEPT} accounts: the daemon takes {:.1} % of a processor, the page \
-         {slowest:?} at most",
+         {middle:?}, {slowest:?} at most",
         busy * 100.0
     );
     assert!(busy < 0.10, "{busy}");
-    // Five times what is due: this is a development build, and the machine has other work.
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    // One may come while a development build makes the view anew and the machine has other work.
+    assert!(middle < Duration::from_millis(100), "{waits:?}");
+    assert!(slowest < Duration::from_millis(500), "{waits:?}");
     Ok(())
 }
 
@@ -364,6 +367,13 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
     for bot in &sent.bots {
         assert!(page.contains(bot.as_str()), "{bot} is not on the page");
     }
+    let row = page.split("<tr class=\"sum\">").nth(1).and_then(|rest| rest.split("</tr>").next());
+    let cells = row.context("a row of totals")?.split("<td class=\"number\">").skip(1);
+    let cells: Vec<&str> = cells.filter_map(|cell| cell.split('<').next()).collect();
+    let returned = sent.sums("return-path");
+    // Whose attempts an answer belongs to is seen elsewhere, if at all.
+    let totals = [packets + returned.0, 0, attempts, sent.sums("relay").0];
+    assert_eq!(cells.get(..4), Some(&totals.map(number).each_ref().map(String::as_str)[..]), "{row:?}");
 
     // Reports and the history.
     let abuse = json(&filter, &["report", "abuse"])?;
@@ -383,8 +393,13 @@ fn an_hour_of_a_provider_is_shown_as_it_was() -> Result<()> {
         let past = json(&filter, &["history", who])?;
         let rows = past.get("rows").or_else(|| past.get("hours")).unwrap_or(&past);
         let rows = rows.as_array().with_context(|| format!("{past:#}"))?;
-        let counted: u64 = rows.iter().filter_map(|row| row["attempts"].as_u64()).sum();
-        assert_eq!(counted, outside[who.as_str()].1, "{who}: attempts in the history");
+        let counted = |key: &str| rows.iter().filter_map(|row| row[key].as_u64()).sum::<u64>();
+        assert_eq!((counted("packets"), counted("attempts")), outside[who.as_str()], "{who} in the history");
+        if sent.bots.contains(who) {
+            let found = rows.iter().filter_map(|row| row["destinations"].as_u64()).max();
+            let wrong = (found.context("destinations")? as f64 / f64::from(SERVERS) - 1.0).abs();
+            assert!(wrong <= 0.15, "{who}: {found:?} destinations of {SERVERS} in the history");
+        }
     }
 
     // Readers need no daemon, however it ended.
