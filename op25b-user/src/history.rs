@@ -16,7 +16,7 @@ pub use failure::{Failure, Kind};
 pub use known::Known;
 pub use moment::{Moment, Span, zone};
 pub use read::{Hourly, Pair, Reader, Submissions, Sum, Trend, anonymous, trend};
-pub use reading::{Key, Reading, Row, Visit, rows};
+pub use reading::{Key, Reading, Row, Visit, lay_over, rows};
 pub use recorder::Recorder;
 
 /// Seconds of an hour.

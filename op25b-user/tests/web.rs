@@ -397,14 +397,18 @@ fn the_last_day_is_drawn_from_the_history() -> Result<()> {
     ensure!(eventually(|| empty().is_ok_and(|empty| empty)), "{:?}", empty());
     busy(&customer)?;
     settled(&edge, 51)?;
+    // At once, though it is written every half a minute.
+    let attempts = || -> Result<u64> {
+        let trend = get(&edge, "/api/v1/history-trend?reason=blocked&group=residential")?.json()?;
+        let hours = trend["trend"].as_array().with_context(|| format!("no hours: {trend}"))?;
+        Ok(hours.iter().filter_map(|hour| hour["attempts"].as_u64()).sum())
+    };
+    ensure!(eventually(|| attempts().is_ok_and(|attempts| attempts == 43)), "{:?}", attempts());
     // What a daemon knows it writes down when it ends.
     filter.stop(Signal::SIGTERM)?;
     filter.start_again(&[], &[])?;
     ensure!(listens(&edge, LISTEN), "{}", filter.said());
-    let trend = get(&edge, "/api/v1/history-trend?reason=blocked&group=residential")?.json()?;
-    let hours = trend["trend"].as_array().with_context(|| format!("no hours: {trend}"))?;
-    let attempts: u64 = hours.iter().filter_map(|hour| hour["attempts"].as_u64()).sum();
-    ensure!(attempts == 43, "{trend}");
+    ensure!(attempts()? == 43, "neither lost nor counted twice: {:?}", attempts());
     let page = get(&edge, "/")?.body;
     ensure!(page.contains("<svg class=\"trend\"") && page.contains("Blocked 43"), "{page}");
     Ok(())

@@ -1,13 +1,17 @@
 //! What the pins say at one moment, as rows of the database; knows nothing of databases.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use anyhow::Result;
 use ipnetwork::IpNetwork;
 use jiff::{Timestamp, tz::TimeZone};
 use op25b_ebpf::verdict::Reason;
 
-use super::{HOUR, moment::zone};
+use super::{HOUR, moment::zone, read::Trend};
 use crate::{
     clock,
     counters::{self, Stats},
@@ -142,6 +146,36 @@ pub fn rows(accounts: &[Account], manifest: &Manifest, epoch: u64) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// Lays what the accounts say now over a trend as it has been written: what is not written yet shows, and what had to make
+/// room for others stays.
+pub fn lay_over(trend: &mut Vec<Trend>, rows: &[Row], since: Timestamp) {
+    let key = |hour: &Trend| (hour.hour, hour.customer.clone(), hour.reason.clone());
+    let mut live: HashMap<(i64, Option<&str>, Reason), (u64, u64, u64)> = HashMap::new();
+    for row in rows.iter().filter(|row| row.key.hour + HOUR > since.as_second()) {
+        let sums = live.entry((row.key.hour, row.key.customer.as_deref(), row.key.reason)).or_default();
+        *sums = (sums.0 + row.packets, sums.1 + row.attempts, sums.2 + 1);
+    }
+    let mut all: BTreeMap<_, Trend> = trend.drain(..).map(|hour| (key(&hour), hour)).collect();
+    for ((hour, customer, reason), (packets, attempts, sources)) in live {
+        let hour = Trend {
+            hour: Timestamp::from_second(hour).unwrap_or_default(),
+            customer: customer.map(str::to_owned),
+            reason: reason.name().to_owned(),
+            packets,
+            attempts,
+            sources,
+        };
+        all.entry(key(&hour))
+            .and_modify(|written| {
+                written.packets = written.packets.max(packets);
+                written.attempts = written.attempts.max(attempts);
+                written.sources = written.sources.max(sources);
+            })
+            .or_insert(hour);
+    }
+    trend.extend(all.into_values());
 }
 
 /// The kernel's hours are those of the clock when the generation took force, which may have said 1970.

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    clock,
     counters::{self, Counted, Stats},
     history::{self, Trend},
     instance::Instance,
@@ -75,7 +76,7 @@ impl Views {
             view: Kept::new(seconds(1), seconds(1)),
             // A hundred thousand accounts take a moment; who looks again meanwhile sees those of a few seconds ago.
             sources: Kept::new(seconds(2), seconds(15)),
-            trend: Kept::new(seconds(30), seconds(60)),
+            trend: Kept::new(seconds(5), seconds(60)),
             drift: Kept::new(seconds(2), seconds(60)),
             filtering: Semaphore::new(1),
         }
@@ -148,9 +149,19 @@ impl Views {
     /// The last day, hour by hour; `None` where no history is kept.
     pub(super) async fn trend(&self, manifest: &Manifest) -> Option<Reading<Vec<Trend>>> {
         let path = manifest.outputs.history.as_ref()?.path.clone();
+        let (manifest, accounts) = (manifest.clone(), self.sources().await);
         let read = move || {
             let since = Timestamp::now() - jiff::SignedDuration::from_hours(TREND_HOURS - 1);
-            history::trend(&path, since)
+            let mut trend = history::trend(&path, since)?;
+            // It is written every half a minute: what came since shows too, if it can be read.
+            if let Ok(view) = accounts {
+                history::lay_over(
+                    &mut trend,
+                    &history::rows(&view.accounts, &manifest, clock::epoch()?),
+                    since,
+                );
+            }
+            Ok(trend)
         };
         Some(self.trend.get(blocking(read)).await)
     }
