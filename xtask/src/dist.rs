@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use build::Built;
 use tree::Tree;
 
-use crate::exec::read;
+use crate::exec::{exec, read};
 use crate::{root, setup};
 
 /// What is made.
@@ -42,6 +42,15 @@ pub(crate) fn run(check: bool) -> Result<()> {
         root::require("cargo xtask dist --check")?;
     }
     setup::run_for_dist(check)?;
+    if check {
+        // Known vulnerabilities, which it would fetch from elsewhere, are for who has the network: deny.toml is ready.
+        exec(
+            Command::new(setup::DENY.path()?)
+                .args(["check", "--hide-inclusion-graph", "--allow", "duplicate"])
+                .args(["licenses", "bans", "sources"]),
+        )
+        .context("what op25b is made of is not what deny.toml allows")?;
+    }
     let workspace = std::env::current_dir().context("where is the workspace?")?;
     let epoch = epoch()?;
     let built = build::release(&workspace, Path::new(TARGET), epoch)?;

@@ -7,14 +7,13 @@ mod packages;
 mod packaging;
 mod toolchain;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use packages::Packages;
 
 pub(crate) use emulator::Emulator;
 pub(crate) use packages::unpack;
+pub(crate) use packaging::{CYCLONEDX, DENY};
 
 /// What the demo and the tests run beside op25b. Swaks needs the two Perl modules for TLS and for IPv6.
 const LAB: &[&str] = &[
@@ -70,11 +69,6 @@ pub(crate) fn run_for_dist(check: bool) -> Result<()> {
     let mut packages = Packages::default();
     for_bpf(&mut packages)?;
     packaging::find_or_get(check, &mut packages)
-}
-
-/// Where cargo-cyclonedx is, which [`run_for_dist`] has installed.
-pub(crate) fn cyclonedx() -> Result<PathBuf> {
-    packaging::cyclonedx()
 }
 
 fn for_bpf(packages: &mut Packages) -> Result<()> {

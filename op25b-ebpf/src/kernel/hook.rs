@@ -30,358 +30,329 @@ use super::{
     sources::{self, Entered},
 };
 
-/// The subprograms of one hook, and the frame that calls them.
+/// The subprograms of one hook, and the frame that calls them. Their names end with the hook's: a BPF object has one of
+/// each name.
 macro_rules! hook {
-    ($frame:ident, $context:ty, $logger:ident, $walk:ident, $network:ident, $all_tags:ident, $more_tags:ident, $extension:ident, $judge:ident, $mark:ident, $tell:ident, $submission:ident, $extent:ident, $choose:ident, $craft:ident, $turn:ident, $put:ident, $say:ident, $reply:ident) => {
-        impl Packet for $frame {
-            #[inline(always)]
-            fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-                self.bytes(offset)
-            }
+    ($hook:ident, $frame:ident, $context:ty, $logger:ident) => {
+        mod $hook {
+            use super::*;
 
-            #[inline(always)]
-            fn peek<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-                self.bytes_at_hand(offset)
-            }
+            impl Packet for $frame {
+                #[inline(always)]
+                fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+                    self.bytes(offset)
+                }
 
-            #[inline(always)]
-            fn read_one_way<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-                self.bytes_one_way(offset)
-            }
+                #[inline(always)]
+                fn peek<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+                    self.bytes_at_hand(offset)
+                }
 
-            #[inline(always)]
-            fn length(&self) -> usize {
-                self.length()
-            }
+                #[inline(always)]
+                fn read_one_way<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+                    self.bytes_one_way(offset)
+                }
 
-            #[inline(always)]
-            fn is_whole(&self) -> bool {
-                self.is_whole()
-            }
+                #[inline(always)]
+                fn length(&self) -> usize {
+                    self.length()
+                }
 
-            #[inline(always)]
-            fn walk(&self, _: impl Look) -> Found {
-                Found($walk(self.context))
-            }
+                #[inline(always)]
+                fn is_whole(&self) -> bool {
+                    self.is_whole()
+                }
 
-            #[inline(always)]
-            fn network(&self, network: Network, _: impl Look) -> Found {
-                let ipv6 = matches!(network.family, Family::Ipv6);
-                Found($network(self.context, network.at as u64, u64::from(ipv6)))
-            }
+                #[inline(always)]
+                fn walk(&self, _: impl Look) -> Found {
+                    Found(walk(self.context))
+                }
 
-            #[inline(always)]
-            fn all_tags(&self) -> Tags {
-                unpack_tags($all_tags(self.context))
-            }
+                #[inline(always)]
+                fn network(&self, Network { at, family }: Network, _: impl Look) -> Found {
+                    let ipv6 = matches!(family, Family::Ipv6);
+                    Found(network(self.context, at as u64, u64::from(ipv6)))
+                }
 
-            #[inline(always)]
-            fn more_tags(&self, kind: u16, at: usize) -> Tags {
-                unpack_tags($more_tags(self.context, u64::from(kind), at as u64))
-            }
+                #[inline(always)]
+                fn all_tags(&self) -> Tags {
+                    unpack_tags(all_tags(self.context))
+                }
 
-            #[inline(always)]
-            fn extension(&self, protocol: u8, at: usize) -> Extension {
-                unpack($extension(self.context, u64::from(protocol), at as u64))
-            }
+                #[inline(always)]
+                fn more_tags(&self, kind: u16, at: usize) -> Tags {
+                    unpack_tags(more_tags(self.context, u64::from(kind), at as u64))
+                }
 
-            #[inline(always)]
-            fn extent(&self, found: Found) -> Option<Extent> {
-                match $extent(self.context, found.0) {
-                    CUT => None,
-                    packed => {
-                        Some(Extent { data: packed as u32, end: (packed >> 32) as u32 & FARTHEST as u32 })
+                #[inline(always)]
+                fn extension(&self, protocol: u8, at: usize) -> Extension {
+                    unpack(extension(self.context, u64::from(protocol), at as u64))
+                }
+
+                #[inline(always)]
+                fn extent(&self, found: Found) -> Option<Extent> {
+                    match extent(self.context, found.0) {
+                        CUT => None,
+                        packed => {
+                            Some(Extent { data: packed as u32, end: (packed >> 32) as u32 & FARTHEST as u32 })
+                        }
                     }
                 }
             }
-        }
 
-        impl Rewrite for $frame {
-            #[inline(always)]
-            fn resize(&self, length: usize, tcp: usize) -> Option<Resized> {
-                self.resize(length, tcp)
+            impl Rewrite for $frame {
+                #[inline(always)]
+                fn resize(&self, length: usize, tcp: usize) -> Option<Resized> {
+                    self.resize(length, tcp)
+                }
+
+                #[inline(always)]
+                fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
+                    self.write(offset, bytes)
+                }
+
+                #[inline(always)]
+                fn turn(&self, link: craft::Link, (blank, end): (usize, usize)) -> Option<()> {
+                    let place = link.old as u64 | (link.bytes as u64) << 32;
+                    let blank = blank as u64 | (end as u64) << 32;
+                    if turn(self.context, place, link.pppoe as u64, blank) == 0 { None } else { Some(()) }
+                }
+
+                #[inline(always)]
+                fn put(&self, at: usize, length: usize, [first, second, third]: [u64; 3]) -> Option<()> {
+                    let place = at as u64 | (length as u64) << 32;
+                    if put(self.context, place, first, second, third) == 0 { None } else { Some(()) }
+                }
+
+                #[inline(always)]
+                fn say(&self, at: usize, number: u32, _: &impl Speaker) -> Option<()> {
+                    if say(self.context, at as u64, u64::from(number)) == 0 { None } else { Some(()) }
+                }
             }
 
-            #[inline(always)]
-            fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
-                self.write(offset, bytes)
+            impl Frame for $frame {
+                type Context = $context;
+
+                #[inline(always)]
+                fn new(context: *mut $context) -> Self {
+                    Self { context }
+                }
+
+                #[inline(always)]
+                fn stripped(&self) -> Wrapping {
+                    self.stripped()
+                }
+
+                #[inline(always)]
+                fn interface(&self) -> u32 {
+                    self.interface()
+                }
+
+                #[inline(always)]
+                fn at_hand(&self) -> u64 {
+                    self.at_hand()
+                }
+
+                #[inline(always)]
+                fn tag(&self) -> u32 {
+                    self.tag()
+                }
+
+                #[inline(always)]
+                fn judge(&self, found: Found) -> Verdict {
+                    Verdict::from_number(judge(self.context, found.0) as u8)
+                }
+
+                #[inline(always)]
+                fn note_submission(&self, found: Found) {
+                    submission(self.context, found.0);
+                }
+
+                #[inline(always)]
+                fn mark(&self, found: Found, peer: Address) -> Mark {
+                    Mark(mark(self.context, found.0, peer.high, peer.low))
+                }
+
+                #[inline(always)]
+                fn choose(&self, found: Found, action: Verdict) -> Reply {
+                    Reply::from_number(choose(self.context, found.0, action as u64) as u8)
+                }
+
+                #[inline(always)]
+                fn craft(&self, found: Found, reply: Reply) -> Reply {
+                    Reply::from_number(craft(self.context, found.0, reply as u64) as u8)
+                }
+
+                #[inline(always)]
+                fn reply(&self, found: Found, action: Verdict) -> bool {
+                    reply(self.context, found.0, action as u64) != 0
+                }
+
+                #[inline(always)]
+                fn tell(&self, found: Found, answer: Answer, kind: u32) {
+                    tell(self.context, found.0, u64::from(answer.0), u64::from(kind));
+                }
             }
 
-            #[inline(always)]
-            fn turn(&self, link: craft::Link, (blank, end): (usize, usize)) -> Option<()> {
-                let place = link.old as u64 | (link.bytes as u64) << 32;
-                let blank = blank as u64 | (end as u64) << 32;
-                if $turn(self.context, place, link.pppoe as u64, blank) == 0 { None } else { Some(()) }
+            #[unsafe(export_name = concat!("op25b_walk_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn walk(context: *mut $context) -> u64 {
+                frame::walk(&$frame { context }, Constants).0
             }
 
-            #[inline(always)]
-            fn put(&self, at: usize, length: usize, [first, second, third]: [u64; 3]) -> Option<()> {
-                let place = at as u64 | (length as u64) << 32;
-                if $put(self.context, place, first, second, third) == 0 { None } else { Some(()) }
+            #[unsafe(export_name = concat!("op25b_network_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn network(context: *mut $context, at: u64, ipv6: u64) -> u64 {
+                // A bound for the verifier; the walk has made sure of less.
+                let at = at as usize & FARTHEST;
+                let family = if ipv6 == 0 { Family::Ipv4 } else { Family::Ipv6 };
+                frame::network(&$frame { context }, Network { at, family }, Constants).0
             }
 
-            #[inline(always)]
-            fn say(&self, at: usize, number: u32, _: &impl Speaker) -> Option<()> {
-                if $say(self.context, at as u64, u64::from(number)) == 0 { None } else { Some(()) }
-            }
-        }
-
-        impl Frame for $frame {
-            type Context = $context;
-
-            #[inline(always)]
-            fn new(context: *mut $context) -> Self {
-                Self { context }
+            #[unsafe(export_name = concat!("op25b_all_tags_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn all_tags(context: *mut $context) -> u64 {
+                pack_tags(frame::all_tags(&$frame { context }))
             }
 
-            #[inline(always)]
-            fn stripped(&self) -> Wrapping {
-                self.stripped()
+            #[unsafe(export_name = concat!("op25b_more_tags_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn more_tags(context: *mut $context, kind: u64, at: u64) -> u64 {
+                let at = at as usize & FARTHEST;
+                pack_tags(frame::more_tags(&$frame { context }, kind as u16, at))
             }
 
-            #[inline(always)]
-            fn interface(&self) -> u32 {
-                self.interface()
+            #[unsafe(export_name = concat!("op25b_extension_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn extension(context: *mut $context, protocol: u64, at: u64) -> u64 {
+                pack(frame::extension(&$frame { context }, protocol as u8, at as usize))
             }
 
-            #[inline(always)]
-            fn at_hand(&self) -> u64 {
-                self.at_hand()
+            #[unsafe(export_name = concat!("op25b_judge_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn judge(context: *mut $context, found: u64) -> u32 {
+                let frame = $frame { context };
+                let found = Found(found);
+                let Some(flow) = Flow::read(&frame, found) else {
+                    return Verdict::Pass as u32;
+                };
+                let mut answer = decided(found, &flow);
+                // A return path to nobody's customer: not for this filter to judge, and not to count.
+                if answer.reason_number() == Reason::Other as u8 {
+                    return Verdict::Pass as u32;
+                }
+                maps::seen(found);
+                let (packets, bytes) = (frame.packets(found), frame.length() as u64);
+                if ANSWERS.load() == 0 {
+                    answer = answer.unanswered();
+                }
+                let entered = if ACCOUNTS.load() == 0 {
+                    Entered::NONE
+                } else {
+                    sources::account(&frame, found, &flow, answer, (packets, bytes))
+                };
+                if entered.has_had_its_share() {
+                    answer = answer.unanswered();
+                    replies::count(Reply::SourceLimit);
+                }
+                let attempts = entered.attempts();
+                let cell = answer.cell(found.customer_family_number());
+                maps::count(cell, Count { packets, bytes, attempts });
+                // The loader sets the level; at its default the verifier cuts this away.
+                debug!(
+                    &$logger::new(context),
+                    "judged: outcome {}, group {}, reason {}, verdict {}",
+                    found.outcome_number(),
+                    answer.group(),
+                    answer.reason_number(),
+                    answer.verdict()
+                );
+                u32::from(answer.verdict())
             }
 
-            #[inline(always)]
-            fn tag(&self) -> u32 {
-                self.tag()
+            #[unsafe(export_name = concat!("op25b_mark_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn mark(context: *mut $context, found: u64, high: u64, low: u64) -> u64 {
+                let found = Found(found);
+                let peer = Address { family: found.peer_family(), high, low };
+                sources::mark(&$frame { context }, found, peer).0
             }
 
-            #[inline(always)]
-            fn judge(&self, found: Found) -> Verdict {
-                Verdict::from_number($judge(self.context, found.0) as u8)
+            #[unsafe(export_name = concat!("op25b_tell_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn tell(context: *mut $context, found: u64, answer: u64, kind: u64) -> u32 {
+                let (frame, answer) = ($frame { context }, Answer(answer as u32));
+                sources::tell(&frame, &<$logger>::new(context), Found(found), answer, kind as u32);
+                0
             }
 
-            #[inline(always)]
-            fn note_submission(&self, found: Found) {
-                $submission(self.context, found.0);
+            #[unsafe(export_name = concat!("op25b_extent_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn extent(context: *mut $context, found: u64) -> u64 {
+                match segment::extent(&$frame { context }, Found(found)) {
+                    Some(Extent { data, end }) => u64::from(data) | u64::from(end) << 32,
+                    None => CUT,
+                }
             }
 
-            #[inline(always)]
-            fn mark(&self, found: Found, peer: Address) -> Mark {
-                Mark($mark(self.context, found.0, peer.high, peer.low))
+            #[unsafe(export_name = concat!("op25b_choose_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn choose(context: *mut $context, found: u64, action: u64) -> u32 {
+                replies::chosen(&$frame { context }, Found(found), Verdict::from_number(action as u8)) as u32
             }
 
-            #[inline(always)]
-            fn choose(&self, found: Found, action: Verdict) -> Reply {
-                Reply::from_number($choose(self.context, found.0, action as u64) as u8)
+            #[unsafe(export_name = concat!("op25b_craft_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn craft(context: *mut $context, found: u64, reply: u64) -> u32 {
+                replies::crafted(&$frame { context }, Found(found), Reply::from_number(reply as u8)) as u32
             }
 
-            #[inline(always)]
-            fn craft(&self, found: Found, reply: Reply) -> Reply {
-                Reply::from_number($craft(self.context, found.0, reply as u64) as u8)
+            #[unsafe(export_name = concat!("op25b_turn_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn turn(context: *mut $context, place: u64, pppoe: u64, blank: u64) -> u32 {
+                let halves = |both: u64| (both as usize & FARTHEST, (both >> 32) as usize & FARTHEST);
+                let (old, bytes) = halves(place);
+                let link = craft::Link { old, bytes, pppoe: pppoe as usize };
+                u32::from(craft::turn(&$frame { context }, link, halves(blank)).is_some())
             }
 
-            #[inline(always)]
-            fn reply(&self, found: Found, action: Verdict) -> bool {
-                $reply(self.context, found.0, action as u64) != 0
+            #[unsafe(export_name = concat!("op25b_put_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn put(
+                context: *mut $context,
+                place: u64,
+                first: u64,
+                second: u64,
+                third: u64,
+            ) -> u32 {
+                let (at, length) = (place as usize & FARTHEST, (place >> 32) as usize);
+                u32::from(craft::put(&$frame { context }, at, length, [first, second, third]).is_some())
             }
 
-            #[inline(always)]
-            fn tell(&self, found: Found, answer: Answer, kind: u32) {
-                $tell(self.context, found.0, u64::from(answer.0), u64::from(kind));
+            #[unsafe(export_name = concat!("op25b_say_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn say(context: *mut $context, at: u64, number: u64) -> u32 {
+                u32::from(replies::said(&$frame { context }, at as usize & FARTHEST, number as u32).is_some())
             }
-        }
 
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $walk(context: *mut $context) -> u64 {
-            frame::walk(&$frame { context }, Constants).0
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $network(context: *mut $context, at: u64, ipv6: u64) -> u64 {
-            // A bound for the verifier; the walk has made sure of less.
-            let at = at as usize & FARTHEST;
-            let family = if ipv6 == 0 { Family::Ipv4 } else { Family::Ipv6 };
-            frame::network(&$frame { context }, Network { at, family }, Constants).0
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $all_tags(context: *mut $context) -> u64 {
-            pack_tags(frame::all_tags(&$frame { context }))
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $more_tags(context: *mut $context, kind: u64, at: u64) -> u64 {
-            let at = at as usize & FARTHEST;
-            pack_tags(frame::more_tags(&$frame { context }, kind as u16, at))
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $extension(context: *mut $context, protocol: u64, at: u64) -> u64 {
-            pack(frame::extension(&$frame { context }, protocol as u8, at as usize))
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $judge(context: *mut $context, found: u64) -> u32 {
-            let frame = $frame { context };
-            let found = Found(found);
-            let Some(flow) = Flow::read(&frame, found) else {
-                return Verdict::Pass as u32;
-            };
-            let mut answer = decided(found, &flow);
-            // A return path to nobody's customer: not for this filter to judge, and not to count.
-            if answer.reason_number() == Reason::Other as u8 {
-                return Verdict::Pass as u32;
+            #[unsafe(export_name = concat!("op25b_reply_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn reply(context: *mut $context, found: u64, action: u64) -> u32 {
+                let action = Verdict::from_number(action as u8);
+                u32::from(replies::reply(&$frame { context }, Found(found), action))
             }
-            maps::seen(found);
-            let (packets, bytes) = (frame.packets(found), frame.length() as u64);
-            if ANSWERS.load() == 0 {
-                answer = answer.unanswered();
+
+            #[unsafe(export_name = concat!("op25b_submission_", stringify!($hook)))]
+            #[inline(never)]
+            extern "C" fn submission(context: *mut $context, found: u64) -> u32 {
+                u32::from(count_submission(&$frame { context }, Found(found)).is_some())
             }
-            let entered = if ACCOUNTS.load() == 0 {
-                Entered::NONE
-            } else {
-                sources::account(&frame, found, &flow, answer, (packets, bytes))
-            };
-            if entered.has_had_its_share() {
-                answer = answer.unanswered();
-                replies::count(Reply::SourceLimit);
-            }
-            let attempts = entered.attempts();
-            let cell = answer.cell(found.customer_family_number());
-            maps::count(cell, Count { packets, bytes, attempts });
-            // The loader sets the level; at its default the verifier cuts this away.
-            debug!(
-                &$logger::new(context),
-                "judged: outcome {}, group {}, reason {}, verdict {}",
-                found.outcome_number(),
-                answer.group(),
-                answer.reason_number(),
-                answer.verdict()
-            );
-            u32::from(answer.verdict())
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $mark(context: *mut $context, found: u64, high: u64, low: u64) -> u64 {
-            let found = Found(found);
-            let peer = Address { family: found.peer_family(), high, low };
-            sources::mark(&$frame { context }, found, peer).0
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $tell(context: *mut $context, found: u64, answer: u64, kind: u64) -> u32 {
-            let (frame, answer) = ($frame { context }, Answer(answer as u32));
-            sources::tell(&frame, &<$logger>::new(context), Found(found), answer, kind as u32);
-            0
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $extent(context: *mut $context, found: u64) -> u64 {
-            match segment::extent(&$frame { context }, Found(found)) {
-                Some(Extent { data, end }) => u64::from(data) | u64::from(end) << 32,
-                None => CUT,
-            }
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $choose(context: *mut $context, found: u64, action: u64) -> u32 {
-            replies::chosen(&$frame { context }, Found(found), Verdict::from_number(action as u8)) as u32
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $craft(context: *mut $context, found: u64, reply: u64) -> u32 {
-            replies::crafted(&$frame { context }, Found(found), Reply::from_number(reply as u8)) as u32
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $turn(context: *mut $context, place: u64, pppoe: u64, blank: u64) -> u32 {
-            let halves = |both: u64| (both as usize & FARTHEST, (both >> 32) as usize & FARTHEST);
-            let (old, bytes) = halves(place);
-            let link = craft::Link { old, bytes, pppoe: pppoe as usize };
-            u32::from(craft::turn(&$frame { context }, link, halves(blank)).is_some())
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $put(context: *mut $context, place: u64, first: u64, second: u64, third: u64) -> u32 {
-            let (at, length) = (place as usize & FARTHEST, (place >> 32) as usize);
-            u32::from(craft::put(&$frame { context }, at, length, [first, second, third]).is_some())
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $say(context: *mut $context, at: u64, number: u64) -> u32 {
-            u32::from(replies::said(&$frame { context }, at as usize & FARTHEST, number as u32).is_some())
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $reply(context: *mut $context, found: u64, action: u64) -> u32 {
-            let action = Verdict::from_number(action as u8);
-            u32::from(replies::reply(&$frame { context }, Found(found), action))
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $submission(context: *mut $context, found: u64) -> u32 {
-            u32::from(count_submission(&$frame { context }, Found(found)).is_some())
         }
     };
 }
 
-hook!(
-    XdpFrame,
-    xdp_md,
-    XdpContext,
-    op25b_walk_xdp,
-    op25b_network_xdp,
-    op25b_all_tags_xdp,
-    op25b_more_tags_xdp,
-    op25b_extension_xdp,
-    op25b_judge_xdp,
-    op25b_mark_xdp,
-    op25b_tell_xdp,
-    op25b_submission_xdp,
-    op25b_extent_xdp,
-    op25b_choose_xdp,
-    op25b_craft_xdp,
-    op25b_turn_xdp,
-    op25b_put_xdp,
-    op25b_say_xdp,
-    op25b_reply_xdp
-);
-hook!(
-    TcFrame,
-    __sk_buff,
-    TcContext,
-    op25b_walk_tc,
-    op25b_network_tc,
-    op25b_all_tags_tc,
-    op25b_more_tags_tc,
-    op25b_extension_tc,
-    op25b_judge_tc,
-    op25b_mark_tc,
-    op25b_tell_tc,
-    op25b_submission_tc,
-    op25b_extent_tc,
-    op25b_choose_tc,
-    op25b_craft_tc,
-    op25b_turn_tc,
-    op25b_put_tc,
-    op25b_say_tc,
-    op25b_reply_tc
-);
+hook!(xdp, XdpFrame, xdp_md, XdpContext);
+hook!(tc, TcFrame, __sk_buff, TcContext);
 
 /// What the kernel does with a frame.
 pub(crate) enum Action {

@@ -20,7 +20,7 @@ pub(super) fn write(workspace: &Path, path: &Path, epoch: u64) -> Result<()> {
     let copy = fs::canonicalize(folder.path())?;
     exec(Command::new("cp").arg("--archive").args(SOURCES).arg(&copy).current_dir(workspace))?;
     exec(
-        Command::new(setup::cyclonedx()?)
+        Command::new(setup::CYCLONEDX.path()?)
             .arg("cyclonedx")
             // Neither a random number nor the time of day.
             .env("SOURCE_DATE_EPOCH", epoch.to_string())

@@ -8,9 +8,19 @@ use anyhow::{Context as _, Result};
 use super::packages::Packages;
 use crate::exec::{exec, read};
 
-const VERSION: &str = "0.5.9";
+/// A subcommand of cargo.
+pub(crate) struct Tool {
+    name: &'static str,
+    version: &'static str,
+    minutes: &'static str,
+}
 
-/// Where it is kept: it is no tool of the developer's own.
+/// Lists what is in the program.
+pub(crate) const CYCLONEDX: Tool = Tool { name: "cyclonedx", version: "0.5.9", minutes: "two minutes" };
+/// Looks after what goes into it.
+pub(crate) const DENY: Tool = Tool { name: "deny", version: "0.20.2", minutes: "six minutes" };
+
+/// Where they are kept: they are no tools of the developer's own.
 const TOOLS: &str = ".cache/dist/tools";
 
 /// dpkg-shlibdeps, and what packs.
@@ -24,30 +34,32 @@ pub(super) fn find_or_get(check: bool, packages: &mut Packages) -> Result<()> {
     if check {
         packages.install("to try packages", CHECK)?;
     }
-    let tool = cyclonedx()?;
-    let there = read(Command::new(&tool).args(["cyclonedx", "--version"]).stderr(Stdio::null()));
-    if there.is_ok_and(|version| version.contains(VERSION)) {
-        return Ok(());
+    CYCLONEDX.build()?;
+    if check {
+        DENY.build()?;
     }
-    println!("setup: building cargo-cyclonedx {VERSION} into {TOOLS}, two minutes");
-    exec(
-        Command::new("cargo")
-            // It runs for a second: optimising it takes longer than it ever will.
-            .args([
-                "install",
-                "--debug",
-                "--quiet",
-                "--locked",
-                "--force",
-                "cargo-cyclonedx",
-                "--version",
-                VERSION,
-            ])
-            .args(["--root", TOOLS]),
-    )
+    Ok(())
 }
 
-/// Where cargo-cyclonedx is.
-pub(super) fn cyclonedx() -> Result<PathBuf> {
-    std::path::absolute(Path::new(TOOLS).join("bin/cargo-cyclonedx")).context("where is the workspace?")
+impl Tool {
+    /// Where it is, once `setup` has built it.
+    pub(crate) fn path(&self) -> Result<PathBuf> {
+        let path = Path::new(TOOLS).join("bin").join(format!("cargo-{}", self.name));
+        std::path::absolute(path).context("where is the workspace?")
+    }
+
+    fn build(&self) -> Result<()> {
+        let Self { name, version, minutes } = self;
+        let there = read(Command::new(self.path()?).args([name, "--version"]).stderr(Stdio::null()));
+        if there.is_ok_and(|said| said.contains(version)) {
+            return Ok(());
+        }
+        println!("setup: building cargo-{name} {version} into {TOOLS}, {minutes}");
+        exec(
+            Command::new("cargo")
+                // It runs for a second: optimising it takes longer than it ever will.
+                .args(["install", "--debug", "--quiet", "--locked", "--force", "--root", TOOLS])
+                .args([&format!("cargo-{name}"), "--version", version]),
+        )
+    }
 }
