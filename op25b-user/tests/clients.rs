@@ -464,12 +464,12 @@ fn mail_servers_give_mail_back_or_keep_it_as_they_are_told() {
 /// Connects so many times, a few at once; one word a connection: what became of it, and the milliseconds it took.
 const MANY: &str = r#"
 import concurrent.futures, socket, sys, time
-host, count, limit, pace = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+count, limit, pace, hosts = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
 def one(number):
     time.sleep(number * pace)
     start = time.monotonic()
     try:
-        with socket.create_connection((host, 25), timeout=limit) as connection:
+        with socket.create_connection((hosts[number % len(hosts)], 25), timeout=limit) as connection:
             said = connection.recv(512)
             connection.sendall(b"QUIT\r\n")
             try:
@@ -497,9 +497,10 @@ struct Fates {
     middle: u64,
 }
 
-fn fates(line: &Line, server: &str, count: usize, expected: &[&str]) -> Result<Fates> {
+fn fates(line: &Line, count: usize, expected: &[&str]) -> Result<Fates> {
     let mut command = line.customer.command("python3")?;
-    command.args(["-c", MANY, server, &count.to_string(), "12", "0.03"]);
+    // Half of them over IPv6.
+    command.args(["-c", MANY, &count.to_string(), "12", "0.03"]).args(SERVERS);
     let said = finish(&mut command, Duration::from_secs(240))?;
     ensure!(said.code == Some(0), "{}", said.stderr);
     let mut times = Vec::new();
@@ -521,7 +522,7 @@ fn fates(line: &Line, server: &str, count: usize, expected: &[&str]) -> Result<F
 
 /// A mail server that greets and closes; the kernel's TCP, which sends again what is lost.
 const GREETER: &str = r#"
-import socketserver
+import socket, socketserver, threading
 class Greeter(socketserver.StreamRequestHandler):
     def handle(self):
         self.wfile.write(b"220 world.example ESMTP\r\n")
@@ -530,9 +531,13 @@ class Greeter(socketserver.StreamRequestHandler):
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     request_queue_size = 128
-server = Server(("198.51.100.25", 25), Greeter)
+class Server6(Server):
+    address_family = socket.AF_INET6
+servers = [Server(("198.51.100.25", 25), Greeter), Server6(("2001:db8:ff::25", 25), Greeter)]
 print("ready", flush=True)
-server.serve_forever()
+threads = [threading.Thread(target=server.serve_forever) for server in servers]
+for thread in threads:
+    thread.start()
 "#;
 
 #[test]
@@ -553,13 +558,13 @@ fn on_a_line_that_loses_frames_few_hang() {
         let said = greeter.stdout.take().unwrap();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(said), &mut ready).unwrap();
         assert_eq!(ready.trim(), "ready");
-        let mut all = vec![("no filter", fates(&line, SERVERS[0], count, &["told"]))];
+        let mut all = vec![("no filter", fates(&line, count, &["told"]))];
         greeter.kill().unwrap();
         greeter.wait().unwrap();
         for (action, expected) in [("notice", ["told", "reset"]), ("reset", ["refused", "reset"])] {
             let mut filter = Filter::new(&line.edge).unwrap();
             filter.start(&policy("native", action, 554), &[]).unwrap();
-            all.push((action, fates(&line, SERVERS[0], count, &expected)));
+            all.push((action, fates(&line, count, &expected)));
             filter.stop(Signal::SIGTERM).unwrap();
         }
         for (action, fates) in all {
