@@ -61,7 +61,7 @@ pub enum Command {
     Stats(Output),
     /// Show the groups and the sources that try most: live on a terminal, else once
     Top(Top),
-    /// Show what happens, as it happens, at most once a second for each source
+    /// Show what happens, as it happens, at most once a second for each source, group and reason
     Events(Events),
     /// Write samples of what is dropped to a pcapng file
     Capture(Capture),
@@ -273,7 +273,7 @@ pub enum SortBy {
 /// `op25b events`.
 #[derive(Debug, Args)]
 pub struct Events {
-    /// Go on until interrupted; without it what arrives within a second
+    /// Go on until interrupted; without it what arrives within two seconds
     #[arg(long)]
     pub follow: bool,
     /// Only sources in this prefix

@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Replaces a file in one step; one that was there keeps its owner and its permissions, a new one is the owner's alone.
+/// Replaces a file in one step; one that was there keeps its permissions, and its owner and group where this process may
+/// give it to them; a new one is the owner's alone.
 ///
 /// # Errors
 ///
@@ -24,13 +25,36 @@ pub fn replace(path: &Path, text: &str) -> Result<()> {
     beside.write_all(text.as_bytes()).with_context(failed)?;
     if let Ok(there) = fs::metadata(path) {
         // First, since a change of the owner takes bits away.
-        fchown(beside.as_file(), Some(there.uid()), Some(there.gid())).with_context(failed)?;
+        give(beside.as_file(), &there).with_context(failed)?;
         beside.as_file().set_permissions(there.permissions()).with_context(failed)?;
     }
     beside.as_file().sync_all().with_context(failed)?;
     beside.persist(path).with_context(failed)?;
     // The name is on the disk only when its directory is.
     fs::File::open(directory).and_then(|directory| directory.sync_all()).with_context(failed)
+}
+
+/// Gives a file that was just made to whom its directory belongs: root's commands make files that a daemon without root's
+/// rights goes on with.
+///
+/// # Errors
+///
+/// When the directory cannot be asked for, or the file system keeps no owners.
+pub fn give_to_owner_of(directory: &Path, file: &fs::File) -> Result<()> {
+    let failed = || format!("cannot give a file in {} to its owner", directory.display());
+    fs::metadata(directory).and_then(|directory| give(file, &directory)).with_context(failed)
+}
+
+/// Gives a file the owner and the group that something else has, or the group alone, as far as this process may: the
+/// daemon of the package may give nothing away, and what it writes must not fail for that.
+fn give(file: &fs::File, like: &fs::Metadata) -> io::Result<()> {
+    for owner in [Some(like.uid()), None] {
+        match fchown(file, owner, Some(like.gid())) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            given => return given,
+        }
+    }
+    Ok(())
 }
 
 /// Waits for this process' turn at the files that lie beside `path`, until what is returned is dropped. The directory is
@@ -92,5 +116,68 @@ fn gone(removed: io::Result<()>, path: &Path) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::{PermissionsExt as _, chown},
+        thread,
+    };
+
+    use anyhow::ensure;
+    use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+
+    use super::*;
+
+    /// Somebody who is not root, and a group that they are not in.
+    const NOBODY: u32 = 65_534;
+    const STRANGERS: u32 = 54_321;
+
+    /// Acts with the rights to files that `user` has. They are a thread's own, and root's capabilities go with root's.
+    fn as_user<T: Send>(user: u32, act: impl FnOnce() -> T + Send) -> Result<T> {
+        let acted = thread::scope(|scope| {
+            let acting = scope.spawn(|| {
+                setfsgid(Gid::from_raw(user));
+                setfsuid(Uid::from_raw(user));
+                act()
+            });
+            acting.join()
+        });
+        acted.map_err(|_| anyhow::anyhow!("it panicked"))
+    }
+
+    /// Text, owner, group and permissions of a file.
+    fn looks(path: &Path) -> Result<(String, u32, u32, u32)> {
+        let there = fs::metadata(path)?;
+        Ok((fs::read_to_string(path)?, there.uid(), there.gid(), there.mode() & 0o7777))
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_replaced_with_its_group_and_mode() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        chown(directory.path(), Some(NOBODY), Some(NOBODY))?;
+        for (group, kept) in [(NOBODY, NOBODY), (STRANGERS, NOBODY)] {
+            let path = directory.path().join(format!("{group}.yaml"));
+            fs::write(&path, "before")?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640))?;
+            chown(&path, Some(0), Some(group))?;
+            as_user(NOBODY, || replace(&path, "after"))??;
+            ensure!(looks(&path)? == ("after".to_owned(), NOBODY, kept, 0o640), "{:?}", looks(&path)?);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn root_replaces_a_file_and_leaves_it_to_its_owner() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("policy.yaml");
+        fs::write(&path, "before")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640))?;
+        chown(&path, Some(NOBODY), Some(STRANGERS))?;
+        replace(&path, "after")?;
+        ensure!(looks(&path)? == ("after".to_owned(), NOBODY, STRANGERS, 0o640), "{:?}", looks(&path)?);
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     attach,
@@ -13,7 +14,7 @@ use crate::{
     instance::Instance,
     interface,
     manifest::{Interface, Manifest},
-    object,
+    object, status,
 };
 
 /// What was seen on one interface.
@@ -37,8 +38,29 @@ pub struct Sample {
 
 /// Below this many frames a share says nothing.
 const ENOUGH: u64 = 100;
+/// Of an interface that was there a moment ago.
+const GONE: &str = "it went away meanwhile";
 
 impl Sample {
+    async fn between(interface: &Interface, before: &Mark, after: &Mark, seconds: f64) -> Self {
+        let packets: Vec<u64> = after
+            .seen
+            .iter()
+            .zip(&before.seen)
+            .map(|(after, before)| after.saturating_sub(*before))
+            .collect();
+        Self {
+            interface: interface.name.clone(),
+            mode: interface.mode.name(),
+            seconds,
+            frames: packets.iter().sum(),
+            received: after.received.saturating_sub(before.received),
+            seen: name_seen(&packets),
+            strips_vlan: matches!(interface.mode, Attach::Native | Attach::Generic)
+                && interface::strips_vlan(&interface.name).await == Some(true),
+        }
+    }
+
     /// What a network engineer should look at.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -70,64 +92,93 @@ impl Sample {
     }
 }
 
-/// Samples every interface of the generation for `duration`.
+/// A sample of an interface, or which one has none and why.
+pub type Sampled = Result<Sample, String>;
+
+/// Samples every interface that the generation is in force on, for `duration` or until a signal says so.
 ///
 /// # Errors
 ///
-/// When a program cannot be swapped; the filter itself is in force all the time.
-pub async fn take(instance: &Instance, manifest: &Manifest, duration: Duration) -> Result<Vec<Sample>> {
-    let mut before = Vec::new();
+/// When a program cannot be swapped. The filter itself is in force all the time, and no sampling program stays.
+pub async fn take(instance: &Instance, manifest: &Manifest, duration: Duration) -> Result<Vec<Sampled>> {
+    // Who loses patience must not leave the sampling program behind.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let start = Instant::now();
+    let (mut samples, mut marked) = (Vec::new(), Vec::new());
     for interface in &manifest.interfaces {
-        before.push(Mark::of(instance, interface).await?);
-        let sampling = interface.hook.sampling_program();
-        attach::swap(instance, manifest.generation, sampling, &interface.name, interface.mode)?;
+        let mark = match status::running(instance, interface).await? {
+            Ok(_) => Mark::of(instance, interface).await?.ok_or_else(|| GONE.to_owned()),
+            Err(why) => Err(why),
+        };
+        match mark {
+            Ok(mark) => marked.push((interface, mark)),
+            Err(why) => samples.push(Err(unsampled(interface, &why))),
+        }
     }
-    tokio::time::sleep(duration).await;
+    let swap = |interface: &Interface, program| {
+        attach::swap(instance, manifest.generation, program, &interface.name, interface.mode)
+    };
+    let swapped: Result<()> =
+        marked.iter().try_for_each(|(interface, _)| swap(interface, interface.hook.sampling_program()));
+    if swapped.is_ok() {
+        tokio::select! {
+            () = tokio::time::sleep(duration) => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
     // Each goes back, whatever becomes of the others.
-    let back: Vec<_> = manifest
-        .interfaces
-        .iter()
-        .map(|interface| {
-            let program = interface.hook.program();
-            attach::swap(instance, manifest.generation, program, &interface.name, interface.mode)
-        })
-        .collect();
-    back.into_iter().collect::<Result<()>>()?;
+    let back: Vec<Result<()>> =
+        marked.iter().map(|(interface, _)| swap(interface, interface.hook.program())).collect();
+    swapped?;
     let seconds = start.elapsed().as_secs_f64();
 
-    let mut samples = Vec::new();
-    for (interface, before) in manifest.interfaces.iter().zip(before) {
-        let after = Mark::of(instance, interface).await?;
-        let packets: Vec<u64> =
-            after.seen.iter().zip(&before.seen).map(|(after, before)| after - before).collect();
-        samples.push(Sample {
-            interface: interface.name.clone(),
-            mode: interface.mode.name(),
-            seconds,
-            frames: packets.iter().sum(),
-            received: after.received.saturating_sub(before.received),
-            seen: name_seen(&packets),
-            strips_vlan: matches!(interface.mode, Attach::Native | Attach::Generic)
-                && interface::strips_vlan(&interface.name).await == Some(true),
+    for ((interface, before), back) in marked.into_iter().zip(back) {
+        let after = Mark::of(instance, interface).await?.filter(|after| after.index == before.index);
+        samples.push(match after {
+            None => Err(unsampled(interface, GONE)),
+            Some(_) if back.is_err() && is_replaced(instance, manifest)? => {
+                Err(unsampled(interface, "another generation has taken its place meanwhile"))
+            }
+            Some(after) => {
+                back?;
+                Ok(Sample::between(interface, &before, &after, seconds).await)
+            }
         });
     }
     Ok(samples)
 }
 
+/// Whether another generation is in force by now.
+fn is_replaced(instance: &Instance, manifest: &Manifest) -> Result<bool> {
+    Ok(Manifest::read(instance)?.is_none_or(|now| now.generation != manifest.generation))
+}
+
+/// Says that an interface has no sample.
+fn unsampled(interface: &Interface, why: &str) -> String {
+    format!("{}: not sampled: {why}", interface.name)
+}
+
 /// Counters at one moment.
 struct Mark {
+    /// The kernel's number of the interface: another one can have its name later.
+    index: u32,
     seen: Vec<u64>,
     received: u64,
 }
 
 impl Mark {
-    async fn of(instance: &Instance, interface: &Interface) -> Result<Self> {
+    /// None where there is no such interface.
+    async fn of(instance: &Instance, interface: &Interface) -> Result<Option<Self>> {
         let directory = instance.counters(&interface.name, interface.mode);
-        let found = interface::require(&interface.name).await?;
-        Ok(Self {
+        let Some(found) = interface::find(&interface.name).await? else { return Ok(None) };
+        Ok(Some(Self {
+            index: found.index,
             seen: read_seen(&directory.join(object::SAMPLED))?,
             received: if interface.mode == Attach::TcEgress { found.sent } else { found.received },
-        })
+        }))
     }
 }

@@ -20,10 +20,11 @@ use op25b::cli::Cli;
 use serde_yaml::{Mapping, Value};
 
 /// Manuals and their translations, part for part.
-const TWINS: [(&str, &str); 3] = [
+const TWINS: [(&str, &str); 4] = [
     ("README.md", "docs/README.ja.md"),
     ("docs/cutover.md", "docs/cutover.ja.md"),
     ("docs/customers.md", "docs/customers.ja.md"),
+    ("docs/noc/README.md", "docs/noc/README.ja.md"),
 ];
 /// What the YAML of other programs begins with; all other YAML in the manuals is a policy's.
 const FOREIGN: [&str; 3] = ["rule_files", "scrape_configs", "sources"];
@@ -342,6 +343,20 @@ fn translations_have_the_same_parts_and_the_same_commands() -> Result<()> {
             codes
         };
         compare("commands in sentences", named(&one), named(&other), &other.path);
+        let tables = |manual: &Manual| {
+            let tables = manual.tables.iter();
+            tables
+                .map(|table| {
+                    format!(
+                        "{} columns, {} rows: {}",
+                        table.columns,
+                        table.rows.len(),
+                        table.rows.join(" | ")
+                    )
+                })
+                .collect()
+        };
+        compare("tables", tables(&one), tables(&other), &other.path);
     }
     conclude(&wrong)
 }

@@ -62,6 +62,8 @@ struct Prometheus<'n> {
 }
 
 const PROMETHEUS: &str = "127.0.0.1:9090";
+/// Where a router has its policy.
+const POLICY: &str = "/etc/op25b/policy.yaml";
 
 impl<'n> Prometheus<'n> {
     fn start(namespace: &'n Namespace, targets: &[&str]) -> Result<Self> {
@@ -70,7 +72,17 @@ impl<'n> Prometheus<'n> {
         let config = serde_json::json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [rules],
-            "scrape_configs": [{"job_name": "op25b", "static_configs": [{"targets": targets}]}],
+            "scrape_configs": [{
+                "job_name": "op25b",
+                "static_configs": [{"targets": targets}],
+                // Routers have their policy in one place, filters of a test in folders of their own.
+                "metric_relabel_configs": [{
+                    "source_labels": ["path"],
+                    "regex": ".+",
+                    "target_label": "path",
+                    "replacement": POLICY,
+                }],
+            }],
         });
         let path = folder.path().join("prometheus.yml");
         fs::write(&path, config.to_string())?;
@@ -237,14 +249,18 @@ fn a_real_prometheus_sees_two_routers_to_the_packet() -> Result<()> {
         &[(listen1.as_str(), 1.0)],
     )?;
     prometheus.comes_to("op25b_attach_mode == 1", "mode", &[("generic", 1.0), ("native", 1.0)])?;
-    prometheus.comes_to("count(count by (hash) (op25b_policy_info))", "", &[("", 2.0)])?;
+    prometheus.comes_to(
+        "count by (path) (count by (path, hash) (op25b_policy_info))",
+        "path",
+        &[(POLICY, 2.0)],
+    )?;
     // What the commands say is what Prometheus has.
     ensure!(filter1.counted()?.iter().map(|(_, packets, _)| packets).sum::<u64>() == 148);
 
     prometheus.comes_to(
-        r#"count by (alertname) (ALERTS{alertname="Op25bPolicyDiffers",alertstate=~"pending|firing"})"#,
-        "alertname",
-        &[("Op25bPolicyDiffers", 1.0)],
+        r#"count by (path) (ALERTS{alertname="Op25bPolicyDiffers",alertstate=~"pending|firing"})"#,
+        "path",
+        &[(POLICY, 1.0)],
     )?;
     // On what the routers really say.
     let answer = filter2.op25b(&["suspend", "--for", "1h"])?;

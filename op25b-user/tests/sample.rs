@@ -3,10 +3,14 @@
 #[allow(dead_code, reason = "shared by all tests; this one needs a part of it")]
 mod lab;
 
-use std::{thread, time::Duration};
+use std::{process::Stdio, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Filter, KURUME, Namespace, syn};
+use lab::{Filter, KURUME, Namespace, eventually, syn};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 const CUSTOMER: &str = "203.0.113.10";
 const OUTSIDE: &str = "192.0.2.200";
@@ -34,9 +38,12 @@ fn sampled(frame: &[u8], count: usize) -> Result<(serde_json::Value, Vec<String>
     })?;
     ensure!(edge.xdp("eth1")? == before, "the program that was in force is back");
     let status = answer.json()?;
+    Ok((status["samples"][0].clone(), warnings(&status)?))
+}
+
+fn warnings(status: &serde_json::Value) -> Result<Vec<String>> {
     let warnings = status["warnings"].as_array().context("status has warnings")?;
-    let warnings = warnings.iter().filter_map(|warning| warning.as_str().map(str::to_owned)).collect();
-    Ok((status["samples"][0].clone(), warnings))
+    Ok(warnings.iter().filter_map(|warning| warning.as_str().map(str::to_owned)).collect())
 }
 
 fn seen(sample: &serde_json::Value, outcome: &str, through: &[&str]) -> u64 {
@@ -77,5 +84,58 @@ fn a_port_that_never_shows_a_readable_frame_is_warned_of() -> Result<()> {
     let (sample, warnings) = sampled(&frame, 300)?;
     ensure!(seen(&sample, "not-ip", &[]) >= 300, "{sample}");
     ensure!(warnings.iter().any(|warning| warning.contains("could not be read as IP")), "{warnings:?}");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_goes_leaves_the_others_sampled_and_with_their_program() -> Result<()> {
+    let (customer, edge) = site()?;
+    edge.veth("eth2", &customer, "cust2")?;
+    let mut filter = Filter::new(&edge)?;
+    filter.start(KURUME, &["--customer", "eth1", "--customer", "eth2"])?;
+    let (before, other) = (edge.xdp("eth1")?, edge.xdp("eth2")?);
+    let sample = |why: &str| -> Result<()> {
+        let answer = filter.op25b(&["status", "--sample", "2s", "--json"])?;
+        ensure!(answer.code == Some(1), "one of two is open: {answer:?}");
+        let status = answer.json()?;
+        let sampled = status["samples"].as_array().map(Vec::as_slice).unwrap_or_default();
+        ensure!(sampled.len() == 1 && sampled[0]["interface"] == "eth1", "{sampled:?}");
+        let told = warnings(&status)?;
+        let expected = format!("eth2: not sampled: {why}");
+        ensure!(told.iter().any(|warning| warning.starts_with(&expected)), "{told:?}");
+        ensure!(edge.xdp("eth1")? == before, "the program that was in force is back");
+        Ok(())
+    };
+    thread::scope(|scope| -> Result<()> {
+        let goes = scope.spawn(|| -> Result<()> {
+            ensure!(eventually(|| edge.xdp("eth2").is_ok_and(|now| now != other)), "no sample begins");
+            thread::sleep(Duration::from_millis(700));
+            edge.ip(&["link", "del", "eth2"]).map(drop)
+        });
+        let sampled = sample("it went away meanwhile");
+        goes.join().map_err(|_| anyhow::anyhow!("the one that removes it panicked"))??;
+        sampled
+    })
+    .context("while the sample is taken")?;
+    sample("the interface does not exist").context("before the sample is taken")
+}
+
+#[test]
+fn a_sample_that_is_interrupted_ends_with_the_program_that_was_in_force() -> Result<()> {
+    let (_customer, edge) = site()?;
+    let mut filter = Filter::new(&edge)?;
+    filter.start(KURUME, &["--customer", "eth1"])?;
+    let before = edge.xdp("eth1")?;
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let mut command = filter.command(&["status", "--sample", "1h", "--json"])?;
+        let sampling = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let begun = eventually(|| edge.xdp("eth1").is_ok_and(|now| now != before));
+        kill(Pid::from_raw(i32::try_from(sampling.id())?), signal)?;
+        let output = sampling.wait_with_output()?;
+        ensure!(begun, "no sample begins: {output:?}");
+        ensure!(edge.xdp("eth1")? == before, "{signal}: the program that was in force is back: {output:?}");
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        ensure!(status["samples"][0]["interface"] == "eth1", "{signal}: {output:?}");
+    }
     Ok(())
 }

@@ -11,6 +11,7 @@ use op25b::{
 };
 use op25b_ebpf::{
     abi::{Link, Role},
+    cookie::Keys,
     source::KEPT,
 };
 

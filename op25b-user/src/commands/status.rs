@@ -31,11 +31,19 @@ pub(super) async fn status(instance: &Instance, arguments: &cli::Status) -> Resu
         return Err(No::Answer.into());
     };
     preflight::check()?;
+    // Before anything else is looked at, which is to be as it is when it is told.
+    let samples = match arguments.sample {
+        Some(duration) => sample::take(instance, &manifest, duration.into()).await?,
+        None => Vec::new(),
+    };
     let mut status = look(instance, &manifest).await?;
-    if let Some(duration) = arguments.sample {
-        status.samples = sample::take(instance, &manifest, duration.into()).await?;
-        for sample in &status.samples {
-            status.warnings.extend(sample.warnings());
+    for sample in samples {
+        match sample {
+            Ok(sample) => {
+                status.warnings.extend(sample.warnings());
+                status.samples.push(sample);
+            }
+            Err(why) => status.warnings.push(why),
         }
     }
     if output.json {

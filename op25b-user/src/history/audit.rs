@@ -3,7 +3,7 @@
 use std::{
     fmt::Display,
     fs::{self, File},
-    io::Write as _,
+    io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
@@ -55,13 +55,45 @@ fn append(directory: &Path, line: &str) -> Result<()> {
     if fs::metadata(&path).is_ok_and(|log| log.len() >= LARGEST) {
         fs::rename(&path, directory.join(BEFORE)).with_context(failed)?;
     }
-    let mut file = File::options().create(true).append(true).mode(0o600).open(&path).with_context(failed)?;
+    let mut options = File::options();
+    options.append(true).mode(0o600);
+    let mut file = match options.clone().create_new(true).open(&path) {
+        // A command of root's is often the first to read; the daemon, which is not root, has to note after it.
+        Ok(made) => durable::give_to_owner_of(directory, &made).map(|()| made)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            options.open(&path).with_context(failed)?
+        }
+        Err(error) => return Err(error).with_context(failed),
+    };
     file.write_all(format!("{line}\n").as_bytes()).with_context(failed)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    use anyhow::ensure;
+
     use super::*;
+
+    #[test]
+    fn a_log_that_root_begins_is_the_directorys_owners() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let owner = (65_534, 54_321);
+        chown(directory.path(), Some(owner.0), Some(owner.1))?;
+        // The second time it is there; what makes room for it is a new one again.
+        for text in ["first", "second", &"x".repeat(4 << 20), "last"] {
+            append(directory.path(), text)?;
+            for name in [LOG, BEFORE] {
+                if let Ok(log) = fs::metadata(directory.path().join(name)) {
+                    let looks = (log.uid(), log.gid(), log.mode() & 0o7777);
+                    ensure!(looks == (owner.0, owner.1, 0o600), "{name}: {looks:?}");
+                }
+            }
+        }
+        ensure!(directory.path().join(BEFORE).exists(), "nothing was put aside");
+        Ok(())
+    }
 
     #[test]
     fn the_log_has_bounds_and_the_latest_notes_are_there() -> Result<()> {

@@ -151,29 +151,28 @@ pub fn rows(accounts: &[Account], manifest: &Manifest, epoch: u64) -> Vec<Row> {
 /// Lays what the accounts say now over a trend as it has been written: what is not written yet shows, and what had to make
 /// room for others stays.
 pub fn lay_over(trend: &mut Vec<Trend>, rows: &[Row], since: Timestamp) {
-    let key = |hour: &Trend| (hour.hour, hour.customer.clone(), hour.reason.clone());
-    let mut live: HashMap<(i64, Option<&str>, Reason), (u64, u64, u64)> = HashMap::new();
+    let mut live: HashMap<_, Trend> = HashMap::new();
     for row in rows.iter().filter(|row| row.key.hour + HOUR > since.as_second()) {
-        let sums = live.entry((row.key.hour, row.key.customer.as_deref(), row.key.reason)).or_default();
-        *sums = (sums.0 + row.packets, sums.1 + row.attempts, sums.2 + 1);
+        let key = (row.key.hour, row.key.customer.as_deref(), row.key.reason);
+        let hour = live.entry(key).or_insert_with(|| Trend {
+            hour: Timestamp::from_second(row.key.hour).unwrap_or_default(),
+            customer: row.key.customer.as_deref().map(str::to_owned),
+            reason: row.key.reason.name().to_owned(),
+            packets: 0,
+            attempts: 0,
+            sources: 0,
+        });
+        hour.packets += row.packets;
+        hour.attempts += row.attempts;
+        hour.sources += 1;
     }
+    let key = |hour: &Trend| (hour.hour, hour.customer.clone(), hour.reason.clone());
     let mut all: BTreeMap<_, Trend> = trend.drain(..).map(|hour| (key(&hour), hour)).collect();
-    for ((hour, customer, reason), (packets, attempts, sources)) in live {
-        let hour = Trend {
-            hour: Timestamp::from_second(hour).unwrap_or_default(),
-            customer: customer.map(str::to_owned),
-            reason: reason.name().to_owned(),
-            packets,
-            attempts,
-            sources,
-        };
-        all.entry(key(&hour))
-            .and_modify(|written| {
-                written.packets = written.packets.max(packets);
-                written.attempts = written.attempts.max(attempts);
-                written.sources = written.sources.max(sources);
-            })
-            .or_insert(hour);
+    for hour in live.into_values() {
+        let written = all.entry(key(&hour)).or_insert_with(|| hour.clone());
+        written.packets = written.packets.max(hour.packets);
+        written.attempts = written.attempts.max(hour.attempts);
+        written.sources = written.sources.max(hour.sources);
     }
     trend.extend(all.into_values());
 }

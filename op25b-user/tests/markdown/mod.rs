@@ -20,6 +20,18 @@ pub(crate) struct Manual {
     pub(crate) blocks: Vec<Block>,
     /// Code within sentences.
     pub(crate) codes: Vec<String>,
+    /// Its tables, in their order.
+    pub(crate) tables: Vec<Table>,
+}
+
+/// A table.
+#[derive(Default)]
+pub(crate) struct Table {
+    /// How many columns it has.
+    pub(crate) columns: usize,
+    /// What each row below the heading begins with, as far as no translation changes it: code, or a number that stands
+    /// alone.
+    pub(crate) rows: Vec<String>,
 }
 
 /// Fenced code.
@@ -51,6 +63,7 @@ impl Manual {
         let mut manual = Self { path: path.to_owned(), ..Self::default() };
         let mut heading: Option<String> = None;
         let mut block: Option<Block> = None;
+        let mut cell: Option<Cell> = None;
         for event in Parser::new_ext(&text, Options::ENABLE_TABLES) {
             match event {
                 Event::Start(Tag::Heading { level, .. }) => {
@@ -67,9 +80,20 @@ impl Manual {
                     block = Some(Block { language: language.into_string(), text: String::new() });
                 }
                 Event::End(TagEnd::CodeBlock) => manual.blocks.extend(block.take()),
+                Event::Start(Tag::Table(columns)) => {
+                    manual.tables.push(Table { columns: columns.len(), rows: Vec::new() });
+                }
+                Event::Start(Tag::TableRow) => cell = Some(Cell::default()),
+                // The row's first.
+                Event::End(TagEnd::TableCell) => {
+                    if let (Some(cell), Some(table)) = (cell.take(), manual.tables.last_mut()) {
+                        table.rows.push(cell.untranslated());
+                    }
+                }
                 Event::Html(html) | Event::InlineHtml(html) => {
-                    let named = html.split("id=\"").skip(1).filter_map(|rest| rest.split('"').next());
-                    manual.anchors.extend(named.map(str::to_owned));
+                    manual.anchors.extend(attributes(&html, "id"));
+                    manual.links.extend(attributes(&html, "href"));
+                    manual.links.extend(attributes(&html, "src"));
                 }
                 Event::Text(words) => {
                     if let Some(block) = &mut block {
@@ -78,10 +102,16 @@ impl Manual {
                     if let Some(heading) = &mut heading {
                         heading.push_str(&words);
                     }
+                    if let Some(cell) = &mut cell {
+                        cell.words.push_str(&words);
+                    }
                 }
                 Event::Code(code) => {
                     if let Some(heading) = &mut heading {
                         heading.push_str(&code);
+                    }
+                    if let Some(cell) = &mut cell {
+                        cell.codes.push(code.to_string());
                     }
                     manual.codes.push(code.into_string());
                 }
@@ -90,6 +120,30 @@ impl Manual {
         }
         Ok(manual)
     }
+}
+
+/// What stands in a cell of a table.
+#[derive(Default)]
+struct Cell {
+    words: String,
+    codes: Vec<String>,
+}
+
+impl Cell {
+    fn untranslated(self) -> String {
+        let words = self.words.trim();
+        let number = words.chars().all(|c| c.is_ascii_digit() || " .,%".contains(c));
+        let mut parts = self.codes;
+        parts.extend((number && words.contains(|c: char| c.is_ascii_digit())).then(|| words.to_owned()));
+        parts.join(" ")
+    }
+}
+
+/// What an attribute is set to in a piece of HTML.
+fn attributes(html: &str, name: &str) -> Vec<String> {
+    let set = format!("{name}=\"");
+    let values = html.split(&set).skip(1).filter_map(|rest| rest.split('"').next());
+    values.map(str::to_owned).collect()
 }
 
 /// The anchor that a heading has on the forge.

@@ -7,8 +7,21 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::exec::{exec, feed, read};
+use crate::exec::{exec, feed, on_path, read};
 use crate::root;
+
+/// What Debian's packages ask before they start or stop a service.
+const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Runs "$@" with $0 in the way of all services, and takes it away however that ends: by a shell, since Ctrl-C ends this
+/// program before it could.
+const WITHOUT_SERVICES: &str = r#"trap 'rm -f "$0"' EXIT
+trap 'exit 130' HUP INT TERM
+printf '#!/bin/sh\nexit 101\n' >"$0" && chmod 755 "$0" && "$@""#;
+
+/// Packages that enable a service for the next boot, and the service: the lab runs its own, in namespaces.
+const SERVICES: [(&str, &str); 4] =
+    [("iperf3", "iperf3"), ("prometheus", "prometheus"), ("rsyslog", "rsyslog"), ("sasl2-bin", "saslauthd")];
 
 /// The machine's packages; the index is updated once, before the first installation.
 #[derive(Default)]
@@ -35,7 +48,13 @@ impl Packages {
             leave_postfix_unconfigured()?;
         }
         self.update_index()?;
-        exec(apt_install().arg("-y").args(&missing).stdout(Stdio::null()))
+        let mut install = apt_install();
+        install.arg("-y").args(&missing);
+        exec(without_services(Path::new(SERVICE_POLICY), install).stdout(Stdio::null()))?;
+        for (_, service) in SERVICES.into_iter().filter(|(package, _)| missing.contains(package)) {
+            leave_disabled(service);
+        }
+        Ok(())
     }
 
     /// Whether the machine's package sources have `package`.
@@ -128,6 +147,39 @@ fn leave_postfix_unconfigured() -> Result<()> {
     feed(&mut Command::new("debconf-set-selections"), answer)
 }
 
+/// `command` on a machine where packages start nothing meanwhile. What it says of services itself stays as it is.
+fn without_services(policy: &Path, command: Command) -> Command {
+    if policy.exists() {
+        return command;
+    }
+    let mut shell = Command::new("sh");
+    shell.args(["-c", WITHOUT_SERVICES]).arg(policy).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
+/// What was just installed for the lab does not start with the machine either.
+fn leave_disabled(service: &str) {
+    // Without it there is nothing that would start it.
+    if on_path("systemctl").is_none() {
+        return;
+    }
+    let disabled = exec(
+        Command::new("systemctl")
+            .args(["disable", "--quiet", service])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
+    if let Err(error) = disabled {
+        eprintln!("setup: {service} may start at the next boot: {error:#}");
+    }
+}
+
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
@@ -144,4 +196,63 @@ fn apt_install() -> Command {
 fn in_index(package: &str) -> bool {
     read(Command::new("apt-cache").args(["show", package]).stderr(Stdio::null()))
         .is_ok_and(|description| !description.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A shell that ends with 7 when the file at `policy` says no, and with 1 otherwise.
+    fn asks(policy: &Path) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#""$0"; [ $? -eq 101 ] && exit 7"#]).arg(policy);
+        shell
+    }
+
+    #[test]
+    fn services_are_in_the_way_of_nothing_but_the_installation() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let policy = folder.path().join("policy-rc.d");
+        // A failure is the installation's own, and the file goes all the same.
+        let status = without_services(&policy, asks(&policy)).status()?;
+        assert_eq!((status.code(), policy.exists()), (Some(7), false));
+        let mut works = Command::new("sh");
+        works.args(["-c", r#"[ "$SAID" = yes ]"#]).env("SAID", "yes");
+        let status = without_services(&policy, works).status()?;
+        assert_eq!((status.code(), policy.exists()), (Some(0), false));
+        Ok(())
+    }
+
+    #[test]
+    fn an_installation_that_is_interrupted_leaves_no_policy() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let policy = folder.path().join("policy-rc.d");
+        let mut waits = Command::new("sleep");
+        waits.arg("1");
+        let mut installing = without_services(&policy, waits).spawn()?;
+        while !policy.exists() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        exec(Command::new("kill").args(["-s", "TERM", &installing.id().to_string()]))?;
+        let status = installing.wait()?;
+        assert_eq!((status.code(), policy.exists()), (Some(130), false));
+        Ok(())
+    }
+
+    #[test]
+    fn a_policy_of_the_machines_own_stays() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let policy = folder.path().join("policy-rc.d");
+        fs::write(&policy, "its own")?;
+        let read = read(&mut without_services(&policy, {
+            let mut cat = Command::new("cat");
+            cat.arg(&policy);
+            cat
+        }))?;
+        assert_eq!((read.as_str(), policy.exists()), ("its own", true));
+        Ok(())
+    }
 }

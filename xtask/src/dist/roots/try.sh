@@ -38,6 +38,13 @@ tried() {
     has "$(cat /tmp/selftest)" "does what its policy says"
 }
 
+# The page, by a request that the shell itself can make.
+page() {
+    bash -c 'exec 3<>/dev/tcp/127.0.0.1/9025
+        printf "GET / HTTP/1.1\r\nHost: 127.0.0.1:9025\r\nConnection: close\r\n\r\n" >&3
+        cat <&3' 2>/tmp/page.log
+}
+
 # Every file and folder, user and group; what dpkg and useradd write down is theirs.
 listing() {
     find / -xdev \( -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /tmp \) -prune \
@@ -72,7 +79,7 @@ if said=$(op25b run --policy /etc/op25b/policy.yaml 2>&1); then fail "it starts 
 has "$said" EDIT-ME
 
 step=run
-sed -i 's/EDIT-ME/cust0/; s/mode: monitor/mode: enforce/' /etc/op25b/policy.yaml
+sed -i 's/EDIT-ME/cust0/; s/mode: monitor/mode: enforce/; s/^# metrics:/metrics:/' /etc/op25b/policy.yaml
 daemon 1
 op25b status >/tmp/status || fail "$(cat /tmp/status)"
 has "$(cat /tmp/status)" "cust0: role customer, native: attached"
@@ -82,12 +89,26 @@ grep -q "^CapEff:[[:space:]]*000000c000001000$" /proc/$daemon/status || fail "th
 op25b reload >/dev/null || fail "reload: $(cat /tmp/daemon.log)"
 cp /etc/op25b/policy.yaml /etc/op25b/new.yaml
 echo "# applied" >>/etc/op25b/new.yaml
+chown root /etc/op25b/policy.yaml # as `install` leaves it
 op25b apply /etc/op25b/new.yaml >/dev/null || fail "apply: $(cat /tmp/daemon.log)"
 tail -n 1 /etc/op25b/policy.yaml | grep -qx "# applied" || fail "apply does not replace the policy"
 rm /etc/op25b/new.yaml
+[ "$(stat -c '%G %a' /etc/op25b/policy.yaml)" = "op25b 640" ] || fail "$(stat /etc/op25b/policy.yaml)"
 op25b suspend --for 1h >/dev/null || fail suspend
 op25b resume >/dev/null || fail resume
 before=$(op25b status | sed -n 's/.*generation \([0-9]*\),.*/\1/p')
+
+step=reads
+op25b source 203.0.113.9 >/tmp/source 2>&1 || fail "$(cat /tmp/source)"
+reads=/var/lib/op25b/default/reads.log
+has "$(cat $reads)" "read source 203.0.113.9"
+has "$(page)" "HTTP/1.1 200"
+tries=0
+until grep -q "client=127.0.0.1 " $reads; do # root has begun the log, and the daemon goes on with it
+    tries=$((tries + 1))
+    [ $tries -lt 100 ] || fail "the daemon notes no reads: $(cat $reads /tmp/daemon.log)"
+    sleep 0.1
+done
 
 step=upgrade
 dpkg --install --force-confold /new.deb >/tmp/dpkg.log 2>&1 || fail "$(cat /tmp/dpkg.log)"
