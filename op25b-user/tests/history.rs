@@ -1014,7 +1014,7 @@ fn the_commands_agree_with_what_was_sent() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let filter = Filter::new(&edge)?;
     let mut site = Site { filter, history: directory.path().join("history.db") };
-    let policy = format!("{SITE}history: {{ path: {}, keep_destinations: 7d }}\n", site.history.display());
+    let policy = format!("{SITE}history: {{ path: {}, keep_destinations: true }}\n", site.history.display());
     site.filter.start(&policy, &[])?;
     let mut frames = tries("203.0.113.10", "192.0.2.200", 5, 25)?;
     frames.extend(tries("203.0.113.10", "192.0.2.25", 2, 25)?);
