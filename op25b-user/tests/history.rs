@@ -1143,6 +1143,17 @@ fn agree(site: &Site<'_>, when: &str) -> Result<()> {
         lines.len() == 2 && lines[1].starts_with("198.51.100.130,'=business,,3,6,0,0,would-block,"),
         "{csv:?}"
     );
+    let trend = filter.op25b(&["report", "migration", "--csv", "--trend"])?;
+    let lines: Vec<_> = trend.stdout.lines().map(|line| line.split_once(',').unwrap_or_default()).collect();
+    ensure!(lines.first() == Some(&("day", "customer,submission port,connections")), "{trend:?}");
+    if when != "while the daemon runs" {
+        let day = report["submission"][0]["day"].as_str().unwrap_or_default();
+        ensure!(lines[1..] == [(day, "residential,587,6")], "{when}: {trend:?}");
+        let text = filter.op25b(&["report", "migration", "--trend"])?;
+        ensure!(text.stdout.contains(day) && !text.stdout.contains("203.0.113.10"), "{text:?}");
+    }
+    let trend = filter.op25b(&["report", "migration", "--csv", "--trend", "--group", "cgn"])?;
+    ensure!(trend.stdout.lines().count() == 1, "{trend:?}");
     let refused = filter.op25b(&["report", "abuse", "--group", "nobody"])?;
     ensure!(refused.error()?.contains("nobody"), "{refused:?}");
 
