@@ -201,14 +201,25 @@ pub enum Report {
     /// Exemptions that have expired, or expire within 30 and 7 days
     Exemptions(ReportExemptions),
     /// Who still uses port 25 outside, and who to the relays: for reminders
-    Migration(ReportSince),
+    Migration(ReportMigration),
     /// Servers outside, and how many customers use each: whom to warn
     Destinations(ReportSince),
     /// Sources that look infected
     Abuse(ReportSince),
 }
 
-/// `op25b report migration`, `destinations` and `abuse`.
+/// `op25b report migration`.
+#[derive(Debug, Args)]
+pub struct ReportMigration {
+    /// Since when, of whom, and for whom
+    #[command(flatten)]
+    pub since: ReportSince,
+    /// Only how many connections each group made to the relays' ports 587 and 465, day by day; with --csv as well
+    #[arg(long, conflicts_with = "json")]
+    pub trend: bool,
+}
+
+/// `op25b report destinations` and `abuse`, and most of `migration`.
 #[derive(Debug, Args)]
 pub struct ReportSince {
     /// Since when: a day like 2008-04-01, or a moment with its offset; absent: all that is kept

@@ -151,10 +151,58 @@ pub struct History {
     #[serde(default, deserialize_with = "written")]
     #[schemars(with = "i64")]
     pub max_mib: Option<i64>,
-    /// How long destinations are kept by source, for example 7d; absent: they are not kept.
+    /// Whether destinations are kept by source, `true` for 7 days, or how long, for example 14d; absent: they are not
+    /// kept.
     #[serde(default, deserialize_with = "written")]
-    #[schemars(with = "String")]
-    pub keep_destinations: Option<String>,
+    #[schemars(with = "Keep")]
+    pub keep_destinations: Option<Keep>,
+}
+
+/// Whether something is kept, or how long.
+#[derive(Clone, Debug)]
+pub enum Keep {
+    /// As long as is usual, or not at all.
+    Usual(bool),
+    /// So long.
+    For(String),
+}
+
+impl JsonSchema for Keep {
+    fn schema_name() -> Cow<'static, str> {
+        "Keep".into()
+    }
+
+    fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Whether something is kept, or how long.",
+            "anyOf": [{ "type": "boolean" }, { "type": "string" }],
+        })
+    }
+}
+
+// Not an untagged enum: its message would say nothing of what may be written.
+impl<'de> Deserialize<'de> for Keep {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct UsualOrFor;
+
+        impl Visitor<'_> for UsualOrFor {
+            type Value = Keep;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("`true`, or a time like 7d")
+            }
+
+            fn visit_bool<E: de::Error>(self, keep: bool) -> Result<Keep, E> {
+                Ok(Keep::Usual(keep))
+            }
+
+            fn visit_str<E: de::Error>(self, keep: &str) -> Result<Keep, E> {
+                Ok(Keep::For(keep.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(UsualOrFor)
+    }
 }
 
 /// Where events go, in the form of RFC 5424.

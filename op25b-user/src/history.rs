@@ -9,6 +9,8 @@ mod read;
 mod reading;
 mod recorder;
 mod schema;
+mod stored;
+mod sums;
 
 pub use audit::{note_read, note_request, outlives};
 pub use book::Book;
@@ -21,3 +23,5 @@ pub use recorder::Recorder;
 
 /// Seconds of an hour.
 const HOUR: i64 = 3600;
+/// Seconds of a day of UTC.
+const DAY: i64 = 24 * HOUR;

@@ -314,7 +314,10 @@ pub fn destinations(instance: &Instance, manifest: &Manifest, scope: &Scope) -> 
     let mut notes = base.known.notes.clone();
     let keeps = manifest.outputs.history.as_ref().is_some_and(|config| config.keep_destinations.is_some());
     if base.known.history && !keeps {
-        notes.push("destinations are not kept (`keep_destinations` in `history:`)".to_owned());
+        notes.push(
+            "destinations are not kept (`keep_destinations: true` in `history:` keeps them for 7 days)"
+                .to_owned(),
+        );
     }
     notes.push(
         "of each source only the last server is known at a time, one every 30 seconds: who tries many is at more than \

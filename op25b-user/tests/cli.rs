@@ -567,6 +567,8 @@ fn what_is_told_and_where_is_read_strictly() -> Result<()> {
         ("history: {path: /var/lib/op25b/history.db, keep: 1s}", ["keep", "90d"]),
         ("history: {path: /var/lib/op25b/history.db, max_mib: 0}", ["max_mib", "1048576"]),
         ("history: {path: /h.db, keep_destinations: week}", ["keep_destinations", "90d"]),
+        ("history: {path: /h.db, keep_destinations: 7}", ["keep_destinations", "`true`, or a time like 7d"]),
+        ("history: {path: /h.db, keep_destinations: }", ["keep_destinations", "`true`, or a time like 7d"]),
         ("syslog: {to: \"udp://collector\"}", ["collector", "udp://192.0.2.14:514"]),
         ("syslog: {to: log}", ["log", "/dev/log"]),
         ("triage: {bot_destinations: 0}", ["bot_destinations", "1000000"]),

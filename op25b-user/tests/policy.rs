@@ -72,6 +72,21 @@ impl Folder {
 }
 
 #[test]
+fn destinations_are_kept_for_seven_days_where_the_policy_says_no_other_time() {
+    let folder = Folder::new();
+    let kept = |key: &str| {
+        let tail = format!("history: {{ path: /h.db{key} }}\n");
+        let policy = folder.valid(&policy(GROUP, &tail));
+        policy.outputs.history.unwrap().keep_destinations
+    };
+    let days = |days: u64| Some(Duration::from_secs(days * 24 * 3600));
+    assert_eq!(kept(""), None);
+    assert_eq!(kept(", keep_destinations: false"), None);
+    assert_eq!(kept(", keep_destinations: true"), days(7));
+    assert_eq!(kept(", keep_destinations: 14d"), days(14));
+}
+
+#[test]
 fn a_notice_is_what_the_operator_says() {
     let group = ["prefixes: [203.0.113.0/24]", "mode: enforce", "action: notice"];
     let folder = Folder::new();

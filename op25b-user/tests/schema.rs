@@ -60,6 +60,7 @@ fn what_the_reader_refuses_by_its_shape_does_not_fit() {
         ("", "unknown_source", json!("pass")),
         ("", "unknown_sources", json!("drop")),
         ("", "metrics", json!({})),
+        ("", "history", json!({ "path": "/h.db", "keep_destinations": 7 })),
         ("", "interfaces", json!({ "customer": [{ "name": "eth1", "atach": "generic" }] })),
         ("", "exemptions", json!([{ "reason": "no prefixes" }])),
         ("/customers/0", "mode", json!("block")),

@@ -43,7 +43,7 @@ pub(super) fn history(instance: &Instance, arguments: &cli::History) -> Result<(
     let lines = rows.iter().map(|row| {
         [
             row.hour.to_string(),
-            row.source.clone(),
+            short(&row.source),
             name(row.customer.as_deref()),
             row.reason.to_owned(),
             row.packets.to_string(),

@@ -27,12 +27,18 @@ fn begin(instance: &Instance, which: &str, arguments: &cli::ReportSince) -> Resu
     Ok((manifest, scope))
 }
 
-pub(super) fn migration(instance: &Instance, arguments: &cli::ReportSince) -> Result<()> {
+pub(super) fn migration(instance: &Instance, arguments: &cli::ReportMigration) -> Result<()> {
+    let only_trend = arguments.trend;
+    let arguments = &arguments.since;
     let (manifest, scope) = begin(instance, "migration", arguments)?;
     let report = reports::migration(instance, &manifest, &scope)?;
     if arguments.output.json {
         return print_json(&report);
     }
+    let trend_columns = ["day", "customer", "submission port", "connections"];
+    let trend = report.submission.iter().map(|day| {
+        [day.day.clone(), name(day.customer.as_deref()), day.port.to_string(), day.attempts.to_string()]
+    });
     let columns = [
         "source",
         "customer",
@@ -61,7 +67,14 @@ pub(super) fn migration(instance: &Instance, arguments: &cli::ReportSince) -> Re
     });
     if arguments.csv {
         warn(&report.notes);
-        return csv(&columns, lines);
+        // One table a file: who is written to is in the one, how far the groups are in the other.
+        return if only_trend { csv(&trend_columns, trend) } else { csv(&columns, lines) };
+    }
+    let mut days = super::table(&trend_columns);
+    days.add_rows(trend);
+    if only_trend {
+        show(days)?;
+        return notes(&report.notes);
     }
     let mut groups = super::table(&[
         "customer",
@@ -83,17 +96,8 @@ pub(super) fn migration(instance: &Instance, arguments: &cli::ReportSince) -> Re
     let mut table = super::table(&columns);
     table.add_rows(lines);
     show(table)?;
-    if !report.submission.is_empty() {
-        let mut table = super::table(&["day", "customer", "submission port", "connections"]);
-        for day in &report.submission {
-            table.add_row([
-                day.day.clone(),
-                name(day.customer.as_deref()),
-                day.port.to_string(),
-                day.attempts.to_string(),
-            ]);
-        }
-        show(table)?;
+    if !days.is_empty() {
+        show(days)?;
     }
     notes(&report.notes)
 }

@@ -12,6 +12,7 @@ use crate::{
     history::{Moment, Span, note_read, zone},
     instance::Instance,
     manifest::Manifest,
+    policy::short,
     preflight,
 };
 
@@ -81,7 +82,7 @@ fn tell(desk: &Desk, moment: impl Fn(Timestamp) -> Moment) -> String {
         for row in &desk.history {
             table.add_row([
                 row.hour.to_string(),
-                row.source.clone(),
+                short(&row.source),
                 name(row.customer.as_deref()),
                 row.reason.to_owned(),
                 row.packets.to_string(),

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, Transaction, params};
 
 use super::{
-    HOUR,
+    DAY, HOUR,
     failure::{Failure, Kind},
     reading::{Key, Reading, Row, Visit},
     schema::{self, signed, stored, stored_server},
@@ -120,12 +120,14 @@ impl Book {
         let path: &PathBuf = &config.path;
         let open = self.opened()?;
         let hour = now.as_second() - now.as_second().rem_euclid(HOUR);
-        let changed: Vec<&Row> = reading
+        let mut changed: Vec<&Row> = reading
             .rows
             .iter()
             .filter(|row| open.written.get(&row.key) != Some(&row.packets))
             .filter(|row| row.key.hour >= oldest(now, config.keep))
             .collect();
+        // As they lie on the disk.
+        changed.sort_by_cached_key(|row| (stored(row.key.source.network()), row.key.hour));
         let kept = config
             .keep_destinations
             .map(|keep| Timestamp::from_second(oldest(now, keep)).unwrap_or_default());
@@ -238,7 +240,7 @@ fn add_rows(
     )?;
     for row in rows {
         let customer = customer(transaction, customers, row.key.customer.as_ref())?;
-        schema::put(&mut statement, row, &customer)?;
+        schema::put(&mut statement, row, customer)?;
     }
     Ok(())
 }
@@ -333,11 +335,12 @@ fn retain(open: &mut Open, config: &policy::History, now: Option<Timestamp>) -> 
     let connection = &open.connection;
     if let Some(now) = now {
         let first_kept = oldest(now, config.keep);
-        delete_before(connection, first_kept, &BY_HOUR)?;
+        forget(connection, first_kept)?;
         connection.execute("DELETE FROM readings WHERE hour < ?1", [first_kept])?;
         // Where the policy no longer wants them kept, none are.
         let kept = config.keep_destinations.map_or(i64::MAX, |keep| oldest(now, keep));
-        delete_before(connection, kept, &BY_HOUR[1..2])?;
+        let (table, key) = BY_HOUR[1];
+        delete_before(connection, kept, table, "hour", key)?;
     }
     let limit = signed(config.max_bytes);
     if used(connection)? > limit {
@@ -359,10 +362,23 @@ fn retain(open: &mut Open, config: &policy::History, now: Option<Timestamp>) -> 
                 log::info!("history: {} bytes are full, the oldest hours go", config.max_bytes);
                 told = true;
             }
-            delete_before(connection, oldest + 1, &BY_HOUR)?;
+            forget(connection, oldest + 1)?;
         }
     }
     shrink(connection, limit)
+}
+
+/// Deletes what was before a second. The day that it is in has lost hours then: days are whole from the next one on.
+fn forget(connection: &Connection, second: i64) -> rusqlite::Result<()> {
+    let whole = schema::day_of(second + DAY - 1);
+    if whole > schema::days_from(connection)? {
+        connection.execute("INSERT OR REPLACE INTO about VALUES ('days_from', ?1)", [whole.to_string()])?;
+        delete_before(connection, whole, "days", "day", "source, day, customer, reason, length")?;
+    }
+    for (table, key) in BY_HOUR {
+        delete_before(connection, second, table, "hour", key)?;
+    }
+    Ok(())
 }
 
 /// Bytes of the pages that hold something.
@@ -376,14 +392,18 @@ fn pages(connection: &Connection) -> rusqlite::Result<[i64; 3]> {
     Ok([number("page_count")?, number("freelist_count")?, number("page_size")?])
 }
 
-fn delete_before(connection: &Connection, hour: i64, tables: &[(&str, &str)]) -> rusqlite::Result<()> {
-    for (table, key) in tables {
-        let sql = format!(
-            "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE hour < ?1 LIMIT {CHUNK})"
-        );
-        let mut statement = connection.prepare(&sql)?;
-        while statement.execute([hour])? > 0 {}
-    }
+/// Deletes the rows of a table whose time, a column, is before a second.
+fn delete_before(
+    connection: &Connection,
+    second: i64,
+    table: &str,
+    time: &str,
+    key: &str,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!(
+        "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {time} < ?1 LIMIT {CHUNK})"
+    ))?;
+    while statement.execute([second])? > 0 {}
     Ok(())
 }
 

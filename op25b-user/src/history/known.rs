@@ -78,7 +78,7 @@ impl Known {
         if let Some(prefix) = within {
             accounts.retain(|account| contains(prefix, &account.source) || contains(&account.source, prefix));
         }
-        reader.lay_over(&reading::rows(&accounts, manifest, epoch))?;
+        reader.lay_over(&reading::rows(&accounts, manifest, epoch));
         Ok(Self { reader, accounts, history, notes })
     }
 }

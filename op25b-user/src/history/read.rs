@@ -1,26 +1,22 @@
 //! The reading side: beside the daemon that writes, and when there is none.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{cmp::Ordering, collections::BTreeMap, net::IpAddr, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use ipnetwork::{IpNetwork, Ipv6Network};
 use jiff::{Timestamp, tz::TimeZone};
-use op25b_ebpf::verdict::Reason;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{
     HOUR,
     failure::{Failure, Kind},
     moment::{Moment, Span},
     reading::Row,
-    schema::{self, bounds, moment, signed, stored, unsigned},
+    schema::{self, Bounds, bounds, hour_of, moment, unsigned},
+    stored::{COLUMNS, Names, Overlay, Stored, earliest},
 };
-use crate::{
-    commands::No,
-    policy::short,
-    sources::{is_outside, is_return_path},
-};
+use crate::{commands::No, policy::short};
 
 /// What a group did in an hour for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,7 +41,8 @@ pub struct Hourly {
     /// When the hour began.
     pub hour: Moment,
     /// The customer's address, or its IPv6 prefix.
-    pub source: String,
+    #[serde(serialize_with = "as_short")]
+    pub source: IpNetwork,
     /// The group; none for a source in no group.
     pub customer: Option<String>,
     /// Why.
@@ -62,31 +59,17 @@ pub struct Hourly {
     pub first: Moment,
     /// The last frame.
     pub last: Moment,
-    /// The same source as a prefix.
-    #[serde(skip)]
-    pub prefix: IpNetwork,
 }
 
 impl Hourly {
-    fn place(&self) -> (Timestamp, &IpNetwork, Option<&str>, &'static str) {
-        (self.hour.at, &self.prefix, self.customer.as_deref(), self.reason)
-    }
-
-    /// What another account of the same hour says; both may have seen the same servers.
-    fn add(&mut self, other: &Self) {
-        self.packets += other.packets;
-        self.bytes += other.bytes;
-        self.attempts += other.attempts;
-        self.destinations = self.destinations.max(other.destinations);
-        self.first = self.first.min(other.first);
-        self.last = self.last.max(other.last);
-    }
-
     /// Shortens the address.
     pub fn anonymize(&mut self) {
-        self.prefix = anonymous(&self.prefix);
-        self.source = short(&self.prefix);
+        self.source = anonymous(&self.source);
     }
+}
+
+fn as_short<S: Serializer>(source: &IpNetwork, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&short(source))
 }
 
 /// The /24 or /48 that a source lies in.
@@ -162,26 +145,11 @@ struct Counted {
 
 /// A database, and over it what the accounts say now.
 pub struct Reader {
-    connection: Connection,
+    pub(super) connection: Connection,
+    /// Whether days are added up in it.
+    pub(super) has_days: bool,
+    pub(super) overlay: Overlay,
 }
-
-/// A row that the accounts say is shown in place of what has been written of it.
-const OVERLAY: &str = "
-CREATE TEMP TABLE live (
-    source BLOB, hour INTEGER, customer TEXT, reason INTEGER, length INTEGER, opened INTEGER, utc_offset INTEGER,
-    packets INTEGER, bytes INTEGER, attempts INTEGER, destinations INTEGER, first INTEGER, last INTEGER,
-    PRIMARY KEY (source, hour, reason, opened)
-) WITHOUT ROWID;
-CREATE TEMP VIEW rows AS
-SELECT source, hour, (SELECT name FROM customers WHERE id = main.hours.customer) AS customer, reason, length,
-    utc_offset, packets, bytes, attempts, destinations, first, last
-FROM main.hours WHERE NOT EXISTS (
-    SELECT 1 FROM temp.live AS live WHERE live.source = main.hours.source AND live.hour = main.hours.hour
-        AND live.reason = main.hours.reason AND live.opened = main.hours.opened)
-UNION ALL
-SELECT source, hour, customer, reason, length, utc_offset, packets, bytes, attempts, destinations, first, last
-FROM temp.live;
-";
 
 impl Reader {
     /// Opens a database.
@@ -190,8 +158,8 @@ impl Reader {
     ///
     /// When there is none, or it cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
-        let connection = schema::open_to_read(path).map_err(|failure| told(&failure))?;
-        Self::over(connection)
+        let (connection, has_days) = schema::open_to_read(path).map_err(|failure| told(&failure))?;
+        Ok(Self { connection, has_days, overlay: Overlay::default() })
     }
 
     /// What has no database: only what is laid over it.
@@ -200,30 +168,12 @@ impl Reader {
     ///
     /// When there is no memory for it.
     pub fn nowhere() -> Result<Self> {
-        Self::over(schema::nowhere()?)
-    }
-
-    fn over(connection: Connection) -> Result<Self> {
-        connection.execute_batch(OVERLAY).context("cannot prepare to read the history")?;
-        Ok(Self { connection })
+        Ok(Self { connection: schema::nowhere()?, has_days: true, overlay: Overlay::default() })
     }
 
     /// Lays what the accounts say now over what has been written: the daemon writes every 30 seconds.
-    ///
-    /// # Errors
-    ///
-    /// When there is no memory for it.
-    pub fn lay_over(&mut self, rows: &[Row]) -> Result<()> {
-        let transaction = self.connection.transaction()?;
-        {
-            let mut statement = transaction.prepare(
-                "INSERT OR REPLACE INTO temp.live VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-            )?;
-            for row in rows {
-                schema::put(&mut statement, row, &row.key.customer.as_deref())?;
-            }
-        }
-        Ok(transaction.commit()?)
+    pub fn lay_over(&mut self, rows: &[Row]) {
+        self.overlay.lay(rows);
     }
 
     /// What groups did, hour by hour, as it has been written.
@@ -236,7 +186,7 @@ impl Reader {
             "SELECT hour, name, reason, packets, attempts, sources FROM trends
              LEFT JOIN customers ON id = customer WHERE hour >= ?1 ORDER BY hour, name, reason",
         )?;
-        let rows = statement.query_map([floor(since)], |row| {
+        let rows = statement.query_map([hour_of(since.as_second())], |row| {
             Ok(Trend {
                 hour: Timestamp::from_second(row.get(0)?).unwrap_or_default(),
                 customer: row.get(1)?,
@@ -255,152 +205,53 @@ impl Reader {
     ///
     /// When it cannot be read.
     pub fn hours(&self, prefix: &IpNetwork, span: Span) -> Result<Vec<Hourly>> {
-        let mut statement = self.connection.prepare(
-            "SELECT hour, utc_offset, source, length, customer, reason, packets, bytes, attempts, destinations,
-                 first, last
-             FROM rows WHERE source BETWEEN ?1 AND ?2 AND hour >= ?3 AND hour < ?4
-                 AND (?5 IS NULL OR length = ?5) AND last >= ?6 AND first < ?7",
-        )?;
         let mut ranges = vec![(bounds(prefix), None)];
         if let IpNetwork::V6(inner) = prefix {
             // Sources are prefixes of 48 bits and more: it may lie in one.
             for length in 48..inner.prefix() {
                 let outer = Ipv6Network::new(inner.network(), length)?;
-                let first = stored(outer.network().into());
+                let (first, _) = bounds(&outer.into());
                 // From the same address on it is in the range already.
-                if first != stored(inner.network().into()) {
+                if first != ranges[0].0.0 {
                     ranges.push(((first, first), Some(length)));
                 }
             }
         }
-        let mut found: Vec<Hourly> = Vec::new();
+        let (found, names) = self.rows(&ranges, span).map_err(|error| unreadable(&error))?;
+        Ok(hourly(found, prefix.is_ipv6(), &names))
+    }
+
+    /// The rows of sources from one address to another, of any length or of one.
+    fn rows(&self, ranges: &[(Bounds, Option<u8>)], span: Span) -> rusqlite::Result<(Vec<Stored>, Names)> {
+        let mut found = Vec::new();
+        // All of it is of one moment.
+        let transaction = self.connection.unchecked_transaction()?;
+        let names = Names::read(&transaction, &self.overlay)?;
+        let mut statement = transaction.prepare(&format!(
+            "SELECT {COLUMNS} FROM hours
+             WHERE source BETWEEN ?1 AND ?2 AND hour >= ?3 AND hour < ?4 AND last >= ?5 AND first < ?6"
+        ))?;
         for ((first, last), length) in ranges {
-            let rows = statement.query_map(
-                params![
-                    first,
-                    last,
-                    earliest(span),
-                    span.to.as_second(),
-                    length,
-                    span.from.as_millisecond(),
-                    span.to.as_millisecond()
-                ],
-                |row| {
-                    let offset = row.get(1)?;
-                    let at = |at| Moment { at, offset };
-                    let Some(source) = schema::source(row.get(2)?, row.get(3)?) else { return Ok(None) };
-                    if source.is_ipv6() != prefix.is_ipv6() {
-                        return Ok(None);
-                    }
-                    Ok(Some(Hourly {
-                        hour: at(Timestamp::from_second(row.get(0)?).unwrap_or_default()),
-                        source: String::new(),
-                        prefix: source,
-                        customer: row.get(4)?,
-                        reason: schema::reason(row.get(5)?),
-                        packets: unsigned(row.get(6)?),
-                        bytes: unsigned(row.get(7)?),
-                        attempts: unsigned(row.get(8)?),
-                        destinations: unsigned(row.get(9)?),
-                        first: at(moment(row.get(10)?)),
-                        last: at(moment(row.get(11)?)),
-                    }))
-                },
-            )?;
-            for row in rows {
-                found.extend(row.map_err(|error| unreadable(&error))?);
-            }
-        }
-        found.sort_by(|one, other| one.place().cmp(&other.place()));
-        // An account that was evicted and opened again has several rows of an hour.
-        found.dedup_by(|again, row| {
-            let same = again.place() == row.place();
-            if same {
-                row.add(again);
-            }
-            same
-        });
-        for row in &mut found {
-            row.source = short(&row.prefix);
-        }
-        Ok(found)
-    }
-
-    /// What each source did in a span, by reason.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read.
-    pub fn sums(&self, span: Span) -> Result<Vec<Sum>> {
-        let sql = format!(
-            "SELECT source, length, customer, reason, sum(packets), sum(attempts), max(destinations), min(first),
-                 max(last)
-             FROM rows WHERE last >= ?1 AND first < ?2 AND {hour} >= ?3 AND {hour} < ?4
-             GROUP BY source, length, customer, reason",
-            hour = hour_column(span)
-        );
-        self.sum(
-            &sql,
-            params![
-                span.from.as_millisecond(),
-                span.to.as_millisecond(),
+            let is_wanted = |row: &Stored| length.is_none_or(|length| row.length == length);
+            let mut rows = statement.query(params![
+                first,
+                last,
                 earliest(span),
-                span.to.as_second()
-            ],
-        )
-    }
-
-    /// Hours of sources that tried to reach at least so many servers outside, or so often in a minute.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read.
-    pub fn busy_hours(&self, span: Span, destinations: u64, attempts_per_minute: u64) -> Result<Vec<Sum>> {
-        let numbers = |these: fn(Reason) -> bool| {
-            let reasons = Reason::ALL.into_iter().filter(|reason| these(*reason));
-            reasons.map(|reason| (reason as u8).to_string()).collect::<Vec<_>>().join(", ")
-        };
-        // As of `sources::tried`, and of `sources::label`: what took less than a minute says nothing of the next.
-        let sql = format!(
-            "SELECT source, length, customer, min(reason), sum(packets),
-                 coalesce(nullif(sum(attempts) FILTER (WHERE reason NOT IN ({answers})), 0), sum(attempts)) AS tried,
-                 max(destinations) AS servers, min(first) AS began, max(last) AS ended
-             FROM rows WHERE last >= ?1 AND first < ?2 AND {hour} >= ?5 AND {hour} < ?6 AND reason IN ({outside})
-             GROUP BY hour, source, length, customer
-             HAVING tried > 0 AND (servers >= ?3 OR tried * 60000.0 / max(60000, ended - began) >= ?4)",
-            hour = hour_column(span),
-            outside = numbers(is_outside),
-            answers = numbers(is_return_path)
-        );
-        self.sum(
-            &sql,
-            params![
+                span.to.as_second(),
                 span.from.as_millisecond(),
-                span.to.as_millisecond(),
-                signed(destinations),
-                signed(attempts_per_minute),
-                earliest(span),
-                span.to.as_second()
-            ],
-        )
-    }
-
-    fn sum(&self, sql: &str, params: &[&dyn rusqlite::ToSql]) -> Result<Vec<Sum>> {
-        let mut statement = self.connection.prepare(sql)?;
-        let rows = statement.query_map(params, |row| {
-            let Some(source) = schema::source(row.get(0)?, row.get(1)?) else { return Ok(None) };
-            Ok(Some(Sum {
-                source,
-                customer: row.get(2)?,
-                reason: schema::reason(row.get(3)?),
-                packets: unsigned(row.get(4)?),
-                attempts: unsigned(row.get(5)?),
-                destinations: unsigned(row.get(6)?),
-                first: moment(row.get(7)?),
-                last: moment(row.get(8)?),
-            }))
-        })?;
-        Ok(collect(rows)?.into_iter().flatten().collect())
+                span.to.as_millisecond()
+            ])?;
+            while let Some(row) = rows.next()? {
+                let row = Stored::read(row)?;
+                if is_wanted(&row) && !self.overlay.hides(&row) {
+                    found.push(row);
+                }
+            }
+            let (first, last) = (u128::from_be_bytes(*first), u128::from_be_bytes(*last));
+            let laid = self.overlay.between(first, last, &names);
+            found.extend(laid.filter(|row| is_wanted(row) && row.touches(span)));
+        }
+        Ok((found, names))
     }
 
     /// Which source was at which server outside, as far as that is kept.
@@ -478,27 +329,51 @@ impl Reader {
     }
 }
 
-/// The hour to begin with: a window may have begun before what the clock calls its hour.
-fn earliest(span: Span) -> i64 {
-    floor(span.from).saturating_sub(HOUR)
-}
-
-/// How a query over all sources names the hour: by the index for a few days; for more of them the table is read from
-/// its beginning to its end, which SQLite does where it is told that the index is of no use.
-fn hour_column(span: Span) -> &'static str {
-    let seconds = span.to.min(Timestamp::now()).duration_since(span.from).as_secs();
-    if seconds <= 7 * 24 * HOUR { "hour" } else { "+hour" }
-}
-
-fn floor(at: Timestamp) -> i64 {
-    at.as_second() - at.as_second().rem_euclid(HOUR)
+/// Rows in the order in which people read them, one for each source, group and reason of an hour.
+fn hourly(mut found: Vec<Stored>, is_ipv6: bool, names: &Names) -> Vec<Hourly> {
+    let name = |row: &Stored| names.of(row.customer);
+    found.sort_by(|one, other| {
+        let place = |row: &Stored| (row.hour, row.source, row.length);
+        // What is the same in nearly all of them is not looked up.
+        place(one).cmp(&place(other)).then_with(|| {
+            let customer =
+                if one.customer == other.customer { Ordering::Equal } else { name(one).cmp(&name(other)) };
+            customer.then_with(|| schema::reason(one.reason).cmp(schema::reason(other.reason)))
+        })
+    });
+    // An account that was evicted and opened again has several rows of an hour.
+    found.dedup_by(|again, row| {
+        let place = |row: &Stored| (row.hour, row.source, row.length, row.customer, row.reason);
+        let same = place(again) == place(row);
+        if same {
+            row.add(again);
+        }
+        same
+    });
+    let rows = found.into_iter().filter_map(|row| {
+        let source = row.prefix().filter(|source| source.is_ipv6() == is_ipv6)?;
+        let at = |at| Moment { at, offset: row.offset };
+        Some(Hourly {
+            hour: at(Timestamp::from_second(row.hour).unwrap_or_default()),
+            source,
+            customer: name(&row).map(str::to_owned),
+            reason: schema::reason(row.reason),
+            packets: row.packets,
+            bytes: row.bytes,
+            attempts: row.attempts,
+            destinations: row.destinations,
+            first: at(moment(row.first)),
+            last: at(moment(row.last)),
+        })
+    });
+    rows.collect()
 }
 
 fn collect<T>(rows: impl Iterator<Item = rusqlite::Result<T>>) -> Result<Vec<T>> {
     rows.collect::<rusqlite::Result<_>>().map_err(|error| unreadable(&error))
 }
 
-fn unreadable(error: &rusqlite::Error) -> anyhow::Error {
+pub(super) fn unreadable(error: &rusqlite::Error) -> anyhow::Error {
     anyhow::anyhow!(
         "cannot read the history: {error}; a damaged one is set aside by the daemon when it writes to it"
     )

@@ -12,15 +12,18 @@ use std::{
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use op25b_ebpf::verdict::Reason;
-use rusqlite::{Connection, OpenFlags, Statement, ToSql, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Statement, params};
 
 use super::{
+    DAY, HOUR,
     failure::{Failure, Kind},
     reading::Row,
 };
 
 /// Of the tables below.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
+/// The one without `days`.
+const WITHOUT_DAYS: i64 = 1;
 /// "OP25" as a number: which program's database it is.
 const APPLICATION: i64 = 0x4f50_3235;
 /// How long another process is waited for.
@@ -76,8 +79,58 @@ CREATE TABLE submissions (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Hours added up by days of UTC, for what is asked of all sources; triggers keep them too. No hour of a row has more
+/// attempts than `busiest`: a number that nothing exceeds where an hour has several rows, which would each have to be
+/// looked up. Days before `days_from` (in `about`) have lost hours: they are read by the hour.
+const DAYS: &str = "
+CREATE TABLE days (
+    source BLOB NOT NULL, day INTEGER NOT NULL, customer INTEGER NOT NULL, reason INTEGER NOT NULL,
+    length INTEGER NOT NULL, packets INTEGER NOT NULL, attempts INTEGER NOT NULL, destinations INTEGER NOT NULL,
+    busiest INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (source, day, customer, reason, length)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER day_added AFTER INSERT ON hours BEGIN
+    INSERT INTO days VALUES (NEW.source, NEW.hour - NEW.hour % 86400, NEW.customer, NEW.reason, NEW.length,
+        NEW.packets, NEW.attempts, NEW.destinations, NEW.attempts, NEW.first, NEW.last)
+    ON CONFLICT DO UPDATE SET packets = packets + NEW.packets, attempts = attempts + NEW.attempts,
+        destinations = max(destinations, NEW.destinations), first = min(first, NEW.first),
+        last = max(last, NEW.last), busiest = CASE WHEN EXISTS (
+            SELECT 1 FROM hours WHERE source = NEW.source AND hour = NEW.hour AND customer = NEW.customer
+                AND reason = NEW.reason AND length = NEW.length AND opened <> NEW.opened)
+            THEN 9223372036854775807 ELSE max(busiest, NEW.attempts) END;
+END;
+CREATE TRIGGER day_changed AFTER UPDATE ON hours BEGIN
+    UPDATE days SET packets = packets + NEW.packets - OLD.packets,
+        attempts = attempts + NEW.attempts - OLD.attempts, destinations = max(destinations, NEW.destinations),
+        busiest = max(busiest, NEW.attempts), first = min(first, NEW.first), last = max(last, NEW.last)
+    WHERE source = NEW.source AND day = NEW.hour - NEW.hour % 86400 AND customer = NEW.customer
+        AND reason = NEW.reason AND length = NEW.length;
+END;
+CREATE TRIGGER day_lessened AFTER UPDATE ON hours
+WHEN NEW.destinations < OLD.destinations OR NEW.first > OLD.first OR NEW.last < OLD.last BEGIN
+    UPDATE days SET (destinations, first, last) = (
+        SELECT max(destinations), min(first), max(last) FROM hours
+        WHERE source = NEW.source AND hour >= day AND hour < day + 86400 AND customer = NEW.customer
+            AND reason = NEW.reason AND length = NEW.length)
+    WHERE source = NEW.source AND day = NEW.hour - NEW.hour % 86400 AND customer = NEW.customer
+        AND reason = NEW.reason AND length = NEW.length;
+END;
+";
+
+/// Adds up the days of a database that has had none.
+const ADD_UP: &str = "
+INSERT INTO days SELECT source, hour - hour % 86400, customer, reason, length, sum(packets), sum(attempts),
+    max(destinations), max(busiest), min(first), max(last)
+FROM (
+    SELECT source, hour, customer, reason, length, sum(packets) AS packets, sum(attempts) AS attempts,
+        max(destinations) AS destinations, min(first) AS first, max(last) AS last,
+        CASE count(*) WHEN 1 THEN sum(attempts) ELSE 9223372036854775807 END AS busiest
+    FROM hours GROUP BY source, hour, customer, reason, length)
+GROUP BY 1, 2, 3, 4, 5;
+";
+
 /// Executes a statement whose thirteen parameters are the columns of `hours`, in their order.
-pub(super) fn put(statement: &mut Statement<'_>, row: &Row, customer: &dyn ToSql) -> rusqlite::Result<()> {
+pub(super) fn put(statement: &mut Statement<'_>, row: &Row, customer: i64) -> rusqlite::Result<()> {
     let key = &row.key;
     statement
         .execute(params![
@@ -105,8 +158,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(PATIENCE).map_err(failed)?;
-    let known = look(&connection, path)?;
-    if !known {
+    let layout = look(&connection, path)?;
+    if layout.is_none() {
         // Before there is a page: it cannot be had later.
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
     }
@@ -116,23 +169,27 @@ pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
              PRAGMA temp_store = MEMORY",
         )
         .map_err(failed)?;
-    if !known {
-        let tables = format!(
-            "BEGIN IMMEDIATE; {TABLES}; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT"
-        );
-        if let Err(error) = connection.execute_batch(&tables) {
-            // Where another process has made them meanwhile, all is well.
-            let _ = connection.execute_batch("ROLLBACK");
-            if !look(&connection, path)? {
-                return Err(failed(error));
-            }
+    let change = match layout {
+        Some(VERSION) => return Ok(connection),
+        Some(_) => {
+            log::info!("history: the days of {} are added up, once", path.display());
+            format!("{DAYS} {ADD_UP}")
+        }
+        None => format!("{TABLES} {DAYS} PRAGMA application_id = {APPLICATION};"),
+    };
+    let change = format!("BEGIN IMMEDIATE; {change} PRAGMA user_version = {VERSION}; COMMIT");
+    if let Err(error) = connection.execute_batch(&change) {
+        // Where another process has done it meanwhile, all is well.
+        let _ = connection.execute_batch("ROLLBACK");
+        if look(&connection, path)? != Some(VERSION) {
+            return Err(failed(error));
         }
     }
     Ok(connection)
 }
 
-/// Opens the database to read it.
-pub(super) fn open_to_read(path: &Path) -> Result<Connection, Failure> {
+/// Opens the database to read it, and says whether it has days: the daemon may be an older one.
+pub(super) fn open_to_read(path: &Path) -> Result<(Connection, bool), Failure> {
     let failed = |error: rusqlite::Error| Failure::of(path, &error);
     // SQLite's own words for this are "unable to open database file". Not opened: closing it would drop the locks
     // that the writer, a thread of this process, holds (POSIX).
@@ -141,28 +198,29 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, Failure> {
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(PATIENCE).map_err(failed)?;
     connection.execute_batch("PRAGMA temp_store = MEMORY").map_err(failed)?;
-    if !look(&connection, path)? {
-        return Err(Failure::new(Kind::Missing, format!("{}: nothing has been written yet", path.display())));
+    match look(&connection, path)? {
+        Some(layout) => Ok((connection, layout != WITHOUT_DAYS)),
+        None => Err(Failure::new(Kind::Missing, format!("{}: nothing has been written yet", path.display()))),
     }
-    Ok(connection)
 }
 
 /// An empty one that nobody else sees.
 pub(super) fn nowhere() -> rusqlite::Result<Connection> {
     let connection = Connection::open_in_memory()?;
     connection.execute_batch(TABLES)?;
+    connection.execute_batch(DAYS)?;
     Ok(connection)
 }
 
-/// Whether the tables are there; fails where they are not ours.
-fn look(connection: &Connection, path: &Path) -> Result<bool, Failure> {
+/// The layout of the tables; none where there are no tables. Fails where they are not ours.
+fn look(connection: &Connection, path: &Path) -> Result<Option<i64>, Failure> {
     let number = |sql: &str| {
         connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(|error| Failure::of(path, &error))
     };
     let (application, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
     if application == APPLICATION {
         return match version {
-            VERSION => Ok(true),
+            WITHOUT_DAYS | VERSION => Ok(Some(version)),
             version if version > VERSION => Err(Failure::new(
                 Kind::Newer,
                 format!(
@@ -179,7 +237,7 @@ fn look(connection: &Connection, path: &Path) -> Result<bool, Failure> {
             format!("{} is the database of another program", path.display()),
         ));
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// The file exists afterwards, readable for its owner only, and is none that must not be set aside.
@@ -256,6 +314,22 @@ pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
+/// From which day on `days` has all of them.
+pub(super) fn days_from(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT CAST(value AS INTEGER) FROM about WHERE name = 'days_from'";
+    Ok(connection.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(i64::MIN))
+}
+
+/// When the hour of a second began.
+pub(super) fn hour_of(second: i64) -> i64 {
+    second - second.rem_euclid(HOUR)
+}
+
+/// When the day of a second began.
+pub(super) fn day_of(second: i64) -> i64 {
+    second - second.rem_euclid(DAY)
+}
+
 /// An address as it is stored.
 pub(super) fn stored(address: IpAddr) -> [u8; 16] {
     match address {
@@ -264,8 +338,11 @@ pub(super) fn stored(address: IpAddr) -> [u8; 16] {
     }
 }
 
+/// A first and a last stored address.
+pub(super) type Bounds = ([u8; 16], [u8; 16]);
+
 /// The first and the last stored address of a prefix.
-pub(super) fn bounds(prefix: &IpNetwork) -> ([u8; 16], [u8; 16]) {
+pub(super) fn bounds(prefix: &IpNetwork) -> Bounds {
     let last = match prefix {
         IpNetwork::V4(prefix) => prefix.broadcast().into(),
         IpNetwork::V6(prefix) => prefix.broadcast().into(),

@@ -106,6 +106,8 @@ pub(crate) const NO_ACCOUNTS: &str = "sources are not accounted for (`account_so
 const DAY: u64 = 24 * 3600;
 /// How long hours are kept where the policy does not say.
 const KEEP: Duration = Duration::from_secs(90 * DAY);
+/// How long destinations are kept where the policy says that they are, and not how long.
+const KEEP_DESTINATIONS: Duration = Duration::from_secs(7 * DAY);
 /// Ten years: what is kept longer is a slip of the finger.
 const LONGEST: Duration = Duration::from_secs(3660 * DAY);
 /// MiB of the database where the policy does not say.
@@ -192,8 +194,11 @@ impl Reader<'_> {
             );
         }
         let keep = self.duration("keep", "history", written.keep.as_deref()).unwrap_or(KEEP);
-        let keep_destinations =
-            self.duration("keep_destinations", "history", written.keep_destinations.as_deref());
+        let keep_destinations = match &written.keep_destinations {
+            None | Some(document::Keep::Usual(false)) => None,
+            Some(document::Keep::Usual(true)) => Some(KEEP_DESTINATIONS),
+            Some(document::Keep::For(text)) => self.duration("keep_destinations", "history", Some(text)),
+        };
         let max_mib = written.max_mib.unwrap_or(MAX_MIB);
         if !(1..=1 << 20).contains(&max_mib) {
             self.error("max_mib:", format_args!("history: max_mib {max_mib}: write 1 to 1048576"));
