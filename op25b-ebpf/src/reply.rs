@@ -93,8 +93,7 @@ pub enum Reply {
     /// No answer can be addressed: MPLS, SNAP, softwire, more VLAN tags than five, a group of hosts, a fragment, IPv6
     /// extension headers; or the header is cut, or says what is not so.
     Unaddressable = 10,
-    /// The driver leaves no room for it; a reset is tried in its place, and counted too. At the TC hook: a frame that the
-    /// kernel has merged out of several cannot be made another.
+    /// The driver leaves no room for it; a reset is tried in its place, and counted too.
     NoRoom = 11,
     /// The source has had its share.
     SourceLimit = 12,

@@ -242,6 +242,7 @@ async fn complete<'a>(
     previous: Option<&Manifest>,
 ) -> Result<Vec<(&'a manifest::Interface, Attached)>> {
     let mut done = Vec::new();
+    let swapping = instance.swapping()?;
     for known in &manifest.interfaces {
         // One that is away is attached when it comes.
         let Some(interface) = interface::find(&known.name).await? else { continue };
@@ -252,6 +253,7 @@ async fn complete<'a>(
         }
     }
     manifest.commit(instance)?;
+    drop(swapping);
     if let Err(error) =
         leave_others(instance, previous, manifest).and_then(|()| leave_strays(instance, manifest))
     {

@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{commands::No, document::Attach};
+use crate::{commands::No, document::Attach, durable};
 
 /// Where the BPF file system is mounted (systemd and bpftool agree on it).
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -122,6 +122,16 @@ impl Instance {
     #[must_use]
     pub fn events(&self) -> PathBuf {
         self.state().join("events")
+    }
+
+    /// Waits for the moment in which nobody else swaps programs, and keeps it until what is returned is dropped: a change
+    /// of the generation, or a sample that begins or ends.
+    ///
+    /// # Errors
+    ///
+    /// When the instance has no state, or its file system has no locks.
+    pub fn swapping(&self) -> Result<File> {
+        durable::lock_directory_of(&self.state().join("generation.json"))
     }
 
     /// Takes the instance for this process, until the file is closed.

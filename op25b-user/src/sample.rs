@@ -120,9 +120,11 @@ pub async fn take(instance: &Instance, manifest: &Manifest, duration: Duration) 
     let swap = |interface: &Interface, program| {
         attach::swap(instance, manifest.generation, program, &interface.name, interface.mode)
     };
-    let swapped: Result<()> =
-        marked.iter().try_for_each(|(interface, _)| swap(interface, interface.hook.sampling_program()));
-    if swapped.is_ok() {
+    let mut replaced = false;
+    let swapped = turn(instance, manifest, &mut replaced, || {
+        marked.iter().try_for_each(|(interface, _)| swap(interface, interface.hook.sampling_program()))
+    });
+    if swapped.is_ok() && !replaced {
         tokio::select! {
             () = tokio::time::sleep(duration) => {}
             _ = interrupt.recv() => {}
@@ -131,18 +133,26 @@ pub async fn take(instance: &Instance, manifest: &Manifest, duration: Duration) 
         }
     }
     // Each goes back, whatever becomes of the others.
-    let back: Vec<Result<()>> =
-        marked.iter().map(|(interface, _)| swap(interface, interface.hook.program())).collect();
-    swapped?;
+    let back = turn(instance, manifest, &mut replaced, || {
+        Ok(marked.iter().map(|(interface, _)| swap(interface, interface.hook.program())).collect::<Vec<_>>())
+    })?;
+    if let Err(error) = swapped {
+        for failed in back.into_iter().filter_map(Result::err) {
+            log::error!("{failed:#}");
+        }
+        return Err(error);
+    }
+    if replaced {
+        let why = "another generation has taken its place meanwhile";
+        samples.extend(marked.iter().map(|(interface, _)| Err(unsampled(interface, why))));
+        return Ok(samples);
+    }
     let seconds = start.elapsed().as_secs_f64();
 
     for ((interface, before), back) in marked.into_iter().zip(back) {
         let after = Mark::of(instance, interface).await?.filter(|after| after.index == before.index);
         samples.push(match after {
             None => Err(unsampled(interface, GONE)),
-            Some(_) if back.is_err() && is_replaced(instance, manifest)? => {
-                Err(unsampled(interface, "another generation has taken its place meanwhile"))
-            }
             Some(after) => {
                 back?;
                 Ok(Sample::between(interface, &before, &after, seconds).await)
@@ -152,9 +162,17 @@ pub async fn take(instance: &Instance, manifest: &Manifest, duration: Duration) 
     Ok(samples)
 }
 
-/// Whether another generation is in force by now.
-fn is_replaced(instance: &Instance, manifest: &Manifest) -> Result<bool> {
-    Ok(Manifest::read(instance)?.is_none_or(|now| now.generation != manifest.generation))
+/// Swaps while no generation is being put in force. Not at all where another one is by now, whose programs are in the place
+/// of all others: `replaced` says so.
+fn turn<T: Default>(
+    instance: &Instance,
+    manifest: &Manifest,
+    replaced: &mut bool,
+    swap: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let _swapping = instance.swapping()?;
+    *replaced |= Manifest::read(instance)?.is_none_or(|now| now.generation != manifest.generation);
+    if *replaced { Ok(T::default()) } else { swap() }
 }
 
 /// Says that an interface has no sample.

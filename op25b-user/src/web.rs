@@ -13,7 +13,7 @@ use std::{
     fmt::{self, Display},
     fs, io,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -25,7 +25,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     sync::oneshot,
     task,
     time::{sleep, timeout},
@@ -107,6 +107,7 @@ impl Drop for Server {
 }
 
 fn run(instance: Instance, listen: Option<SocketAddr>, stopped: oneshot::Receiver<()>) -> Result<()> {
+    let socket = bind_socket(&instance);
     give_up()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -118,7 +119,7 @@ fn run(instance: Instance, listen: Option<SocketAddr>, stopped: oneshot::Receive
     runtime.block_on(async {
         tokio::select! {
             _ = stopped => {}
-            () = serve_group(&instance, answers.clone()) => {}
+            () = serve_group(socket, answers.clone()) => {}
             () = serve_network(listen, answers) => {}
         }
     });
@@ -146,8 +147,8 @@ fn give_up() -> Result<()> {
 }
 
 /// For who is in the group that the daemon runs as: they need no privilege to read.
-async fn serve_group(instance: &Instance, answers: Arc<Answers>) {
-    match bind_socket(instance) {
+async fn serve_group(socket: Result<UnixListener>, answers: Arc<Answers>) {
+    match socket.and_then(|socket| Ok(tokio::net::UnixListener::from_std(socket)?)) {
         Ok(listener) => {
             serve(answers, async || {
                 let (stream, _) = listener.accept().await?;
@@ -172,6 +173,7 @@ fn bind_socket(instance: &Instance) -> Result<UnixListener> {
     for (path, mode) in [(&path, 0o660), (&instance.state(), 0o710)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(failed)?;
     }
+    listener.set_nonblocking(true).with_context(failed)?;
     Ok(listener)
 }
 

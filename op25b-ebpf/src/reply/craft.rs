@@ -27,7 +27,7 @@ const HOPS: u8 = 64;
 /// A frame that can be made into another.
 pub trait Rewrite: Packet {
     /// Makes the frame `length` bytes long; of its bytes those in front of the TCP header are needed, which begins at
-    /// `tcp`. `None`, and the frame as it was, where there is no room.
+    /// `tcp`. `None` where there is no room: the frame is as it was, or too short to be read as one that is answered.
     fn resize(&self, length: usize, tcp: usize) -> Option<Resized>;
 
     /// Overwrites the `N` bytes at `offset`; `None` where the frame ends before them.
@@ -77,7 +77,7 @@ pub fn put<P: Rewrite>(packet: &P, at: usize, length: usize, [first, second, thi
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The frame is as it was.
+    /// The frame is not longer than it was: it can still be dropped, or made into what needs no room.
     NoRoom,
     /// It cannot be sent any more.
     Spoilt,

@@ -119,7 +119,7 @@ impl Book {
         let config = self.config.clone();
         let path: &PathBuf = &config.path;
         let open = self.opened()?;
-        let hour = now.as_second() - now.as_second().rem_euclid(HOUR);
+        let hour = schema::hour_of(now.as_second());
         let mut changed: Vec<&Row> = reading
             .rows
             .iter()
@@ -259,7 +259,7 @@ fn add_visits(
         let customer = customer(transaction, customers, visit.customer.as_ref())?;
         statement.execute(params![
             stored(visit.source.network()),
-            at - at.rem_euclid(HOUR),
+            schema::hour_of(at),
             customer,
             visit.source.prefix(),
             stored_server(visit.destination),
@@ -336,6 +336,11 @@ fn retain(open: &mut Open, config: &policy::History, now: Option<Timestamp>) -> 
     if let Some(now) = now {
         let first_kept = oldest(now, config.keep);
         forget(connection, first_kept)?;
+        // A clock that was ahead has left nothing from before: days are whole from tomorrow on.
+        let tomorrow = schema::day_of(now.as_second()) + DAY;
+        if schema::days_from(connection)? > tomorrow {
+            schema::set_days_from(connection, tomorrow)?;
+        }
         connection.execute("DELETE FROM readings WHERE hour < ?1", [first_kept])?;
         // Where the policy no longer wants them kept, none are.
         let kept = config.keep_destinations.map_or(i64::MAX, |keep| oldest(now, keep));
@@ -372,9 +377,9 @@ fn retain(open: &mut Open, config: &policy::History, now: Option<Timestamp>) -> 
 fn forget(connection: &Connection, second: i64) -> rusqlite::Result<()> {
     let whole = schema::day_of(second + DAY - 1);
     if whole > schema::days_from(connection)? {
-        connection.execute("INSERT OR REPLACE INTO about VALUES ('days_from', ?1)", [whole.to_string()])?;
-        delete_before(connection, whole, "days", "day", "source, day, customer, reason, length")?;
+        schema::set_days_from(connection, whole)?;
     }
+    delete_before(connection, whole, "days", "day", "source, day, customer, reason, length")?;
     for (table, key) in BY_HOUR {
         delete_before(connection, second, table, "hour", key)?;
     }

@@ -148,8 +148,8 @@ pub fn rows(accounts: &[Account], manifest: &Manifest, epoch: u64) -> Vec<Row> {
     rows
 }
 
-/// Lays what the accounts say now over a trend as it has been written: what is not written yet shows, and what had to make
-/// room for others stays.
+/// Lays what the accounts say now over a trend as it has been written, where that is more: what is not written yet shows,
+/// and what had to make room for others stays. Where some had to since the last time, others' growth shows with the next.
 pub fn lay_over(trend: &mut Vec<Trend>, rows: &[Row], since: Timestamp) {
     let mut live: HashMap<_, Trend> = HashMap::new();
     for row in rows.iter().filter(|row| row.key.hour + HOUR > since.as_second()) {

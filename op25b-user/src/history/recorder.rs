@@ -21,6 +21,8 @@ use crate::{document::printable, instance::Instance, policy};
 const POLL: Duration = Duration::from_secs(30);
 /// How soon it is tried again where another process had the database for a moment: a reader while it is made.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often that is worth it.
+const TRIES: u32 = 5;
 /// How long the last reading may take before the daemon ends without it.
 const LAST: Duration = Duration::from_secs(5);
 
@@ -36,7 +38,8 @@ impl Recorder {
     pub fn start(instance: &Instance, config: &policy::History) -> Self {
         let (stop, stopped) = sync_channel(1);
         let (end, ended) = sync_channel(1);
-        let mut work = Work { instance: instance.clone(), book: Book::new(config), told: HashSet::new() };
+        let mut work =
+            Work { instance: instance.clone(), book: Book::new(config), told: HashSet::new(), busy: 0 };
         let thread = thread::Builder::new().name("history".to_owned()).spawn(move || {
             work.run(&stopped);
             // Nobody waits when the daemon has ended meanwhile.
@@ -63,6 +66,8 @@ struct Work {
     book: Book,
     /// Failures that have been told since it last went well.
     told: HashSet<Kind>,
+    /// How often in a row another process had the database.
+    busy: u32,
 }
 
 impl Work {
@@ -87,11 +92,13 @@ impl Work {
         match done {
             Ok(()) if self.told.is_empty() => {}
             Ok(()) => {
+                self.busy = 0;
                 log::info!("history: it is written down again");
                 self.told.clear();
             }
             Err(failure) => {
-                if failure.kind == Kind::Busy {
+                self.busy = if failure.kind == Kind::Busy { self.busy + 1 } else { 0 };
+                if (1..=TRIES).contains(&self.busy) {
                     wait = AGAIN.min(wait);
                 }
                 self.tell(&failure, wait);

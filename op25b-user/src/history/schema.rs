@@ -320,6 +320,12 @@ pub(super) fn days_from(connection: &Connection) -> rusqlite::Result<i64> {
     Ok(connection.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(i64::MIN))
 }
 
+/// Says from which day on days are whole.
+pub(super) fn set_days_from(connection: &Connection, day: i64) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO about VALUES ('days_from', ?1)";
+    connection.execute(sql, [day.to_string()]).map(drop)
+}
+
 /// When the hour of a second began.
 pub(super) fn hour_of(second: i64) -> i64 {
     second - second.rem_euclid(HOUR)
