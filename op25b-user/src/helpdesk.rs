@@ -110,6 +110,10 @@ pub fn look(
         notes.push(format!("{error:#}"));
         Vec::new()
     });
+    match known.reader.gaps(span) {
+        Ok(gaps) => notes.extend(gaps.iter().map(|gap| gap.sentence(&zone))),
+        Err(error) => notes.push(format!("{error:#}")),
+    }
     let live = match around {
         None => live(&known.accounts, manifest, now),
         Some(_) => Vec::new(),

@@ -3,6 +3,7 @@
 mod audit;
 mod book;
 mod failure;
+mod gaps;
 mod known;
 mod moment;
 mod read;
@@ -15,6 +16,7 @@ mod sums;
 pub use audit::{note_read, note_request, outlives};
 pub use book::Book;
 pub use failure::{Failure, Kind};
+pub use gaps::Gap;
 pub use known::Known;
 pub use moment::{Moment, Span, zone};
 pub use read::{Hourly, Pair, Reader, Submissions, Sum, Trend, anonymous, trend};

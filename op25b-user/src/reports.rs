@@ -211,12 +211,14 @@ struct Base<'m> {
 }
 
 impl<'m> Base<'m> {
-    fn gather(instance: &Instance, manifest: &'m Manifest) -> Result<Self> {
+    fn gather(instance: &Instance, manifest: &'m Manifest, scope: &Scope) -> Result<Self> {
         let mut known = Known::gather(instance, manifest, None)?;
+        let zone = zone(&manifest.timezone);
         if known.history {
             known.notes.insert(0, "based on the history and on the accounts as they are now".to_owned());
         }
-        Ok(Self { known, zone: zone(&manifest.timezone), manifest })
+        known.notes.extend(known.reader.gaps(scope.span)?.iter().map(|gap| gap.sentence(&zone)));
+        Ok(Self { known, zone, manifest })
     }
 
     fn moment(&self, at: Timestamp) -> Moment {
@@ -238,7 +240,7 @@ impl<'m> Base<'m> {
 ///
 /// When the history cannot be read.
 pub fn migration(instance: &Instance, manifest: &Manifest, scope: &Scope) -> Result<Migration> {
-    let base = Base::gather(instance, manifest)?;
+    let base = Base::gather(instance, manifest, scope)?;
     let mut by_source: BTreeMap<(IpNetwork, Option<String>), Vec<Sum>> = BTreeMap::new();
     for sum in base.known.reader.sums(scope.span)? {
         let counts = sum.reason == Reason::Relay.name() || sources::is_outside_name(sum.reason);
@@ -309,7 +311,7 @@ pub fn migration(instance: &Instance, manifest: &Manifest, scope: &Scope) -> Res
 ///
 /// When the history cannot be read.
 pub fn destinations(instance: &Instance, manifest: &Manifest, scope: &Scope) -> Result<Destinations> {
-    let base = Base::gather(instance, manifest)?;
+    let base = Base::gather(instance, manifest, scope)?;
     let mut pairs = base.known.reader.visits(scope.span)?;
     let mut notes = base.known.notes.clone();
     let keeps = manifest.outputs.history.as_ref().is_some_and(|config| config.keep_destinations.is_some());
@@ -369,7 +371,7 @@ pub fn destinations(instance: &Instance, manifest: &Manifest, scope: &Scope) -> 
 ///
 /// When the history cannot be read.
 pub fn abuse(instance: &Instance, manifest: &Manifest, scope: &Scope, now: Timestamp) -> Result<Abuse> {
-    let base = Base::gather(instance, manifest)?;
+    let base = Base::gather(instance, manifest, scope)?;
     let triage = &manifest.outputs.triage;
     let mut suspects: HashMap<(IpNetwork, Option<String>), Figures> = HashMap::new();
     let hours =

@@ -27,7 +27,8 @@ use nix::sys::signal::Signal;
 use op25b::{
     counters::{Stats, Submission, Total},
     history::{
-        Book, Hourly, Key, Kind, Moment, Reader, Reading, Row, Span, Sum, Trend, Visit, rows, trend, zone,
+        Book, Gap, Hourly, Key, Kind, Moment, Reader, Reading, Row, Span, Sum, Trend, Visit, rows, trend,
+        zone,
     },
     manifest::Manifest,
     policy::{History, contains, short},
@@ -485,6 +486,54 @@ fn submission_is_counted_from_where_the_counters_were_first_read() -> Result<()>
     // What was read a second behind the hour is how that hour ended.
     let shown: Vec<_> = days.iter().map(|day| (day.port, day.attempts)).collect();
     ensure!(shown == [(465, 3), (587, 6)], "{shown:?}");
+    Ok(())
+}
+
+#[test]
+fn hours_in_which_nobody_read_the_accounts_are_said_with_what_is_missing() -> Result<()> {
+    let (_directory, path) = place()?;
+    // A source that sends ten frames an hour, as its account has them in the `number`th hour: that and the one before.
+    let busy = |number: i64| {
+        let mut reading = reading((number - 1..=number).map(|hour| row(1, HOUR + hour * 3600, 10)).collect());
+        reading.stats.totals = vec![Total {
+            customer: Some("residential".to_owned()),
+            family: "ipv4",
+            reason: "blocked",
+            verdict: "drop",
+            packets: (number + 2) as u64 * 10,
+            bytes: 0,
+            attempts: 0,
+        }];
+        reading
+    };
+    let gaps = |span| -> Result<Vec<Gap>> { Reader::open(&path)?.gaps(span) };
+    let end = |number: i64| at(HOUR + number * 3600 + 3590);
+    for number in [0, 1, 2] {
+        // As after an hour without a daemon, too: accounts have the one before.
+        Book::new(&config(&path)).record(&busy(number), end(number))?;
+    }
+    Book::new(&config(&path)).record(&busy(4), end(4))?;
+    ensure!(gaps(Span::ALL)?.is_empty(), "{:?}", gaps(Span::ALL)?);
+    // Of 5 to 9 the account has the last two.
+    Book::new(&config(&path)).record(&busy(9), end(9))?;
+    let gap = Gap { from: at(HOUR + 4 * 3600), to: at(HOUR + 8 * 3600), packets: Some(30) };
+    ensure!(gaps(Span::ALL)? == [gap], "{:?}", gaps(Span::ALL)?);
+    Book::new(&config(&path)).record(&busy(10), end(10))?;
+    ensure!(gaps(Span { from: at(HOUR), to: gap.from })?.is_empty());
+    ensure!(gaps(Span { from: at(HOUR + 8 * 3600 - 1), to: at(HOUR + 9 * 3600) })? == [gap]);
+    ensure!(gaps(Span { from: gap.to, to: Span::ALL.to })?.is_empty());
+    let tokyo = zone("Asia/Tokyo");
+    let (sentence, words) =
+        (gap.sentence(&tokyo), "2008-04-01T13:00:00+09:00 until 2008-04-01T17:00:00+09:00");
+    ensure!(sentence.contains(words) && sentence.contains("30 frames"), "{sentence}");
+
+    // Detached, and attached again: nobody knows what was counted before that.
+    let mut anew = busy(20);
+    anew.seed = 8;
+    Book::new(&config(&path)).record(&anew, end(20))?;
+    let unknown = Gap { from: at(HOUR + 10 * 3600), to: at(HOUR + 19 * 3600), packets: None };
+    ensure!(gaps(Span::ALL)? == [gap, unknown], "{:?}", gaps(Span::ALL)?);
+    ensure!(unknown.sentence(&tokyo).contains("not known"));
     Ok(())
 }
 
@@ -1045,6 +1094,19 @@ fn the_commands_agree_with_what_was_sent() -> Result<()> {
     agree(&site, "when it is there again")?;
     site.filter.stop(Signal::SIGKILL)?;
     agree(&site, "when it was killed")?;
+
+    // As if the daemon had been away for long, and counters had begun anew.
+    let database = rusqlite::Connection::open(&site.history)?;
+    for hours in [20, 10] {
+        let sql = "INSERT INTO readings SELECT max(hour) - 3600 * ?1, 1 FROM readings WHERE seed <> 1";
+        database.execute(sql, [hours])?;
+    }
+    drop(database);
+    let text = site.filter.op25b(&["history", "203.0.113.10"])?;
+    ensure!(text.stdout.contains("note: the accounts were not read"), "{text:?}");
+    for command in [&["source", "203.0.113.10"][..], &["report", "migration"]] {
+        ensure!(json(&site.filter, command)?["notes"].to_string().contains("were not read"), "{command:?}");
+    }
 
     let log = site.filter.persistent().join("reads.log");
     let reads = fs::read_to_string(&log)?;

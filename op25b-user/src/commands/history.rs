@@ -34,6 +34,10 @@ pub(super) fn history(instance: &Instance, arguments: &cli::History) -> Result<(
         log::warn!("{}", printable(note));
     }
     let mut rows = known.reader.hours(&arguments.source, span)?;
+    let gaps: Vec<String> = known.reader.gaps(span)?.iter().map(|gap| gap.sentence(&zone)).collect();
+    if arguments.output.json || arguments.csv {
+        gaps.iter().for_each(|gap| log::warn!("{gap}"));
+    }
     if arguments.anonymize {
         rows.iter_mut().for_each(Hourly::anonymize);
     }
@@ -58,9 +62,11 @@ pub(super) fn history(instance: &Instance, arguments: &cli::History) -> Result<(
         return csv(&COLUMNS, lines);
     }
     if rows.is_empty() {
-        return print("nothing");
+        print("nothing")?;
+    } else {
+        let mut table = super::table(&COLUMNS);
+        table.add_rows(lines);
+        print(&table.to_string())?;
     }
-    let mut table = super::table(&COLUMNS);
-    table.add_rows(lines);
-    print(&table.to_string())
+    gaps.iter().try_for_each(|gap| print(&format!("note: {gap}")))
 }
