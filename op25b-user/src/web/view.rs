@@ -225,6 +225,8 @@ struct Value<T> {
     took: Duration,
 }
 
+/// How long nobody tries again after a failure.
+const FAILED: Duration = Duration::from_secs(1);
 /// Reading takes at most this part of the time.
 const SHARE: u32 = 25;
 
@@ -280,8 +282,10 @@ impl<T: Send + Sync + 'static> Kept<T> {
         let value = value.as_ref()?;
         let least = value.took * SHARE;
         let age = value.at.elapsed();
-        let fresh = age < self.inner.fresh.max(least);
-        (fresh || age < self.inner.usable).then(|| (value.read.clone(), fresh))
+        // What could not be read may be there a moment later: the database is made when it is first written to.
+        let most = if value.read.is_err() { FAILED } else { Duration::MAX };
+        let fresh = age < self.inner.fresh.min(most).max(least);
+        (fresh || age < self.inner.usable.min(most)).then(|| (value.read.clone(), fresh))
     }
 
     fn forget(&self) {
