@@ -28,6 +28,9 @@ const TARGET: &str = "target/dist";
 /// Tools, clean roots of Debian, and the second build; git ignores it.
 const CACHE: &str = ".cache/dist";
 
+/// Beside the packages.
+const SUMS: &str = "SHA256SUMS";
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The files of one build.
@@ -55,9 +58,9 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let epoch = epoch()?;
     let built = build::release(&workspace, Path::new(TARGET), epoch)?;
     let (packages, tree) = pack(&workspace, &built, Path::new(PACKAGES), epoch)?;
-    println!("{}", fs::read_to_string(Path::new(PACKAGES).join("SHA256SUMS"))?.trim_end());
+    println!("{}", fs::read_to_string(Path::new(PACKAGES).join(SUMS))?.trim_end());
     if check {
-        roots::check(&packages.deb, &tree, epoch)?;
+        roots::check(&packages.deb, &packages.tarball, &tree, epoch)?;
         compare_with_another_build(&workspace, &built, &packages, epoch)?;
         println!("dist: all checks are ok");
     }
@@ -75,7 +78,7 @@ fn pack(workspace: &Path, built: &Built, out: &Path, epoch: u64) -> Result<(Pack
     let tarball = tarball::build(&tree, VERSION, out, epoch)?;
     let names = [&deb, &tarball].map(|path| path.file_name().unwrap_or_default().to_owned());
     let sums = read(Command::new("sha256sum").args(names).current_dir(out))?;
-    fs::write(out.join("SHA256SUMS"), sums)?;
+    fs::write(out.join(SUMS), sums)?;
     Ok((Packages { deb, tarball }, tree))
 }
 

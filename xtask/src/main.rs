@@ -61,7 +61,7 @@ enum Task {
     },
     /// Make what an operator installs: a .deb, a tarball and their checksums, in target/packages
     Dist {
-        /// Install, run, upgrade, remove and purge in clean roots of Debian; build again and compare (as root)
+        /// Install, run, upgrade, remove and purge in clean roots of Debian, under systemd too; build again (as root)
         #[arg(long)]
         check: bool,
     },

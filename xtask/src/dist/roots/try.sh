@@ -1,19 +1,5 @@
 # Run in a clean root of Debian: installs, runs, upgrades, removes and purges the package, and looks after each step.
-set -eu
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive
-step=start
-
-fail() {
-    echo "FAILED at $step: $*" >&2
-    exit 1
-}
-
-has() { # what is said, then what must be in it
-    case "$1" in
-    *"$2"*) ;;
-    *) fail "no \"$2\" in: $1" ;;
-    esac
-}
+. /common.sh
 
 # As systemd would start it: its user, the three capabilities and no way to more.
 daemon() {
@@ -31,33 +17,12 @@ daemon() {
     done
 }
 
-# Every line of the selftest, and some of them about frames.
-tried() {
-    op25b selftest >/tmp/selftest 2>&1 || fail "$(cat /tmp/selftest)"
-    has "$(cat /tmp/selftest)" "port 587"
-    has "$(cat /tmp/selftest)" "does what its policy says"
-}
-
-# The page, by a request that the shell itself can make.
-page() {
-    bash -c 'exec 3<>/dev/tcp/127.0.0.1/9025
-        printf "GET / HTTP/1.1\r\nHost: 127.0.0.1:9025\r\nConnection: close\r\n\r\n" >&3
-        cat <&3' 2>/tmp/page.log
-}
-
-# Every file and folder, user and group; what dpkg and useradd write down is theirs.
-listing() {
-    find / -xdev \( -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /tmp \) -prune \
-        -o ! -name '*-' ! -name '.pwd.lock' -print | sort
-    cut -d: -f1 /etc/passwd /etc/group /etc/shadow /etc/gshadow | sort
-}
-
 printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
 listing >/tmp/before
 stat -c '%U %G %a' /sys/fs/bpf >/tmp/bpffs
 
-step=install
+at install
 dpkg --install /old.deb >/tmp/dpkg.log 2>&1 || fail "$(cat /tmp/dpkg.log)"
 has "$(op25b --version)" "op25b "
 has "$(op25b check /etc/op25b/policy.yaml)" valid
@@ -78,8 +43,8 @@ has "$(getent passwd op25b)" /usr/sbin/nologin
 if said=$(op25b run --policy /etc/op25b/policy.yaml 2>&1); then fail "it starts with a policy that nobody has edited"; fi
 has "$said" EDIT-ME
 
-step=run
-sed -i 's/EDIT-ME/cust0/; s/mode: monitor/mode: enforce/; s/^# metrics:/metrics:/' /etc/op25b/policy.yaml
+at run
+edit
 daemon 1
 op25b status >/tmp/status || fail "$(cat /tmp/status)"
 has "$(cat /tmp/status)" "cust0: role customer, native: attached"
@@ -98,7 +63,7 @@ op25b suspend --for 1h >/dev/null || fail suspend
 op25b resume >/dev/null || fail resume
 before=$(op25b status | sed -n 's/.*generation \([0-9]*\),.*/\1/p')
 
-step=reads
+at reads
 op25b source 203.0.113.9 >/tmp/source 2>&1 || fail "$(cat /tmp/source)"
 reads=/var/lib/op25b/default/reads.log
 has "$(cat $reads)" "read source 203.0.113.9"
@@ -110,7 +75,7 @@ until grep -q "client=127.0.0.1 " $reads; do # root has begun the log, and the d
     sleep 0.1
 done
 
-step=upgrade
+at upgrade
 dpkg --install --force-confold /new.deb >/tmp/dpkg.log 2>&1 || fail "$(cat /tmp/dpkg.log)"
 has "$(dpkg-query --show op25b)" +upgrade
 kill -0 $daemon || fail "the daemon is gone"
@@ -122,7 +87,7 @@ op25b status >/dev/null || fail "after the upgrade the filter is not in force"
 tried
 grep -q cust0 /etc/op25b/policy.yaml || fail "the upgrade has changed the policy"
 
-step=removal
+at removal
 op25b history 203.0.113.9 >/dev/null 2>&1 || true
 dpkg --remove op25b >/tmp/dpkg.log 2>&1 || fail "$(cat /tmp/dpkg.log)"
 has "$(cat /tmp/dpkg.log)" "TCP port 25 is open there"
@@ -131,7 +96,7 @@ wait $daemon || fail "the daemon fails: $(cat /tmp/daemon.log)"
 [ -f /etc/op25b/policy.yaml ] || fail "removal takes the policy too"
 [ ! -e /usr/bin/op25b ] || fail "the program is left"
 
-step=purge
+at purge
 dpkg --purge op25b >/tmp/dpkg.log 2>&1 || fail "$(cat /tmp/dpkg.log)"
 listing >/tmp/after
 diff /tmp/before /tmp/after >/tmp/left || fail "something is left: $(cat /tmp/left)"
