@@ -242,7 +242,8 @@ async fn complete<'a>(
     previous: Option<&Manifest>,
 ) -> Result<Vec<(&'a manifest::Interface, Attached)>> {
     let mut done = Vec::new();
-    let swapping = instance.swapping()?;
+    // Nobody who stands still keeps a policy from taking force.
+    let swapping = instance.swapping().inspect_err(|error| log::warn!("{error:#}; not waiting for it"));
     for known in &manifest.interfaces {
         // One that is away is attached when it comes.
         let Some(interface) = interface::find(&known.name).await? else { continue };

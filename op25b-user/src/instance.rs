@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::{commands::No, document::Attach, durable};
+use crate::{commands::No, document::Attach};
 
 /// Where the BPF file system is mounted (systemd and bpftool agree on it).
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -125,13 +125,18 @@ impl Instance {
     }
 
     /// Waits for the moment in which nobody else swaps programs, and keeps it until what is returned is dropped: a change
-    /// of the generation, or a sample that begins or ends.
+    /// of the generation, a sample that begins or ends, or who looks at what is attached.
     ///
     /// # Errors
     ///
-    /// When the instance has no state, or its file system has no locks.
+    /// When the instance has no state, or somebody has kept the moment for a second.
     pub fn swapping(&self) -> Result<File> {
-        durable::lock_directory_of(&self.state().join("generation.json"))
+        let directory = self.state();
+        let file = File::open(&directory).with_context(|| format!("cannot open {}", directory.display()))?;
+        if !patiently(Duration::from_secs(1), || file.try_lock().is_ok()) {
+            bail!("another process swaps programs of instance {}, or stands still while it does", self.name);
+        }
+        Ok(file)
     }
 
     /// Takes the instance for this process, until the file is closed.

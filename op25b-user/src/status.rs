@@ -160,9 +160,12 @@ pub async fn look_with(
     totals: &[Total],
 ) -> Result<Status> {
     let mut interfaces = Vec::new();
+    // Half a change is not shown, unless nobody completes it.
+    let swapping = instance.swapping();
     for known in &manifest.interfaces {
         interfaces.push(look_at(instance, known).await?);
     }
+    drop(swapping);
     let Drift { current, warning } = drift;
     let mut warnings: Vec<String> = warning.into_iter().collect();
     for known in manifest.interfaces.iter().filter(|known| known.name != known.port) {

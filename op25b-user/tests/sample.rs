@@ -3,7 +3,7 @@
 #[allow(dead_code, reason = "shared by all tests; this one needs a part of it")]
 mod lab;
 
-use std::{process::Stdio, thread, time::Duration};
+use std::{fs, process::Stdio, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{Filter, KURUME, Namespace, eventually, syn};
@@ -136,6 +136,39 @@ fn a_sample_that_is_interrupted_ends_with_the_program_that_was_in_force() -> Res
         ensure!(edge.xdp("eth1")? == before, "{signal}: the program that was in force is back: {output:?}");
         let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
         ensure!(status["samples"][0]["interface"] == "eth1", "{signal}: {output:?}");
+    }
+    Ok(())
+}
+
+/// Samples begin and end while policies change: in the end each interface runs the program of the generation in force.
+#[test]
+fn a_sample_never_goes_over_another_generation() -> Result<()> {
+    let (customer, edge) = site()?;
+    edge.veth("eth2", &customer, "cust2")?;
+    let mut filter = Filter::new(&edge)?;
+    filter.start(KURUME, &["--customer", "eth1", "--customer", "eth2"])?;
+    thread::scope(|scope| -> Result<()> {
+        let samples = scope.spawn(|| -> Result<()> {
+            for _ in 0..30 {
+                let answer = filter.op25b(&["status", "--sample", "20ms"])?;
+                ensure!(answer.code == Some(0), "{answer:?}");
+            }
+            Ok(())
+        });
+        for number in 0..15 {
+            filter.policy(&format!("{KURUME}# {number}\n"))?;
+            let answer = filter.op25b(&["reload"])?;
+            ensure!(answer.code == Some(0), "{answer:?}");
+        }
+        samples.join().map_err(|_| anyhow::anyhow!("the one that samples panicked"))?
+    })?;
+    let manifest: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(filter.state().join("generation.json"))?)?;
+    ensure!(manifest["generation"] == 16, "{manifest}");
+    for interface in manifest["interfaces"].as_array().context("interfaces")? {
+        let name = interface["name"].as_str().context("a name")?;
+        let runs = edge.xdp(name)?.map(|(_, program)| program);
+        ensure!(interface["program"] == serde_json::json!(runs), "{name} runs {runs:?}: {interface}");
     }
     Ok(())
 }

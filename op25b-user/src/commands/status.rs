@@ -13,9 +13,12 @@ use crate::{
     status::{Status, look},
 };
 
+/// How many changes are followed while they are looked at.
+const CHANGES: usize = 5;
+
 pub(super) async fn status(instance: &Instance, arguments: &cli::Status) -> Result<()> {
     let output = arguments.output;
-    let Some(manifest) = Manifest::read(instance)? else {
+    let Some(mut manifest) = Manifest::read(instance)? else {
         if output.json {
             print_json(&serde_json::json!({
                 "enforcing": false,
@@ -37,6 +40,14 @@ pub(super) async fn status(instance: &Instance, arguments: &cli::Status) -> Resu
         None => Vec::new(),
     };
     let mut status = look(instance, &manifest).await?;
+    // What took force meanwhile would look as if something else were attached.
+    for _ in 0..CHANGES {
+        match Manifest::read(instance)? {
+            Some(now) if now.generation != manifest.generation => manifest = now,
+            _ => break,
+        }
+        status = look(instance, &manifest).await?;
+    }
     for sample in samples {
         match sample {
             Ok(sample) => {

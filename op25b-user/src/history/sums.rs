@@ -14,7 +14,7 @@ use super::{
     schema::{self, day_of, moment, unsigned},
     stored::{COLUMNS, Names, Stored, earliest},
 };
-use crate::sources::{is_outside, is_return_path};
+use crate::sources::{is_outside, is_return_path, per_minute};
 
 /// Seconds of hours that are found by their index. For more the table is read from its beginning to its end, which
 /// SQLite does where it is told that the index is of no use.
@@ -209,13 +209,12 @@ impl Reader {
             }
         })?;
         let hours = added(parts).into_iter().filter_map(|((_, source, length, customer), mut figures)| {
-            // As of `sources::tried`, and of `sources::label`: what took less than a minute says nothing of the next.
+            // As of `sources::tried`, which goes by names.
             if figures.own != 0 {
                 figures.attempts = figures.own;
             }
-            let lasted = figures.last.saturating_sub(figures.first).max(60_000);
-            let busy = figures.destinations >= destinations
-                || figures.attempts as f64 * 60_000.0 / lasted as f64 >= attempts_per_minute as f64;
+            let pace = per_minute(figures.attempts, moment(figures.first), moment(figures.last));
+            let busy = figures.destinations >= destinations || pace >= attempts_per_minute as f64;
             if figures.attempts != 0 && busy { figures.named(source, length, customer, &names) } else { None }
         });
         Ok(hours.collect())
