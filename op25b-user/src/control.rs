@@ -1,6 +1,6 @@
 //! How the commands that change something reach the daemon: a line of JSON each way over a socket of root's own.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
@@ -12,7 +12,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{commands::No, instance::Instance, situation::Suspended};
+use crate::{
+    commands::No,
+    instance::{self, Instance},
+    situation::Suspended,
+};
 
 /// How long a command may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -127,13 +131,7 @@ pub(crate) fn user() -> String {
 ///
 /// When the socket cannot be made.
 pub fn listen(instance: &Instance) -> Result<UnixListener> {
-    let path = instance.socket();
-    let failed = || format!("cannot listen at {}", path.display());
-    // A daemon that was killed leaves its socket; this one holds the lock.
-    crate::durable::remove(&path)?;
-    let listener = UnixListener::bind(&path).with_context(failed)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).with_context(failed)?;
-    Ok(listener)
+    Ok(UnixListener::from_std(instance::listen(&instance.socket(), 0o600)?)?)
 }
 
 /// Takes the socket away: nobody listens any more.

@@ -242,8 +242,7 @@ async fn complete<'a>(
     previous: Option<&Manifest>,
 ) -> Result<Vec<(&'a manifest::Interface, Attached)>> {
     let mut done = Vec::new();
-    // Nobody who stands still keeps a policy from taking force.
-    let swapping = instance.swapping().inspect_err(|error| log::warn!("{error:#}; not waiting for it"));
+    let swapping = instance.swapping();
     for known in &manifest.interfaces {
         // One that is away is attached when it comes.
         let Some(interface) = interface::find(&known.name).await? else { continue };

@@ -3,18 +3,21 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::{
+        fs::{OpenOptionsExt as _, PermissionsExt as _},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::{commands::No, document::Attach};
+use crate::{commands::No, document::Attach, durable};
 
 /// Where the BPF file system is mounted (systemd and bpftool agree on it).
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -125,18 +128,16 @@ impl Instance {
     }
 
     /// Waits for the moment in which nobody else swaps programs, and keeps it until what is returned is dropped: a change
-    /// of the generation, a sample that begins or ends, or who looks at what is attached.
-    ///
-    /// # Errors
-    ///
-    /// When the instance has no state, or somebody has kept the moment for a second.
-    pub fn swapping(&self) -> Result<File> {
-        let directory = self.state();
-        let file = File::open(&directory).with_context(|| format!("cannot open {}", directory.display()))?;
-        if !patiently(Duration::from_secs(1), || file.try_lock().is_ok()) {
-            bail!("another process swaps programs of instance {}, or stands still while it does", self.name);
+    /// of the generation, a sample that begins or ends, or who looks at what is attached. None after a second: who stands
+    /// still keeps nobody from anything.
+    #[must_use]
+    pub fn swapping(&self) -> Option<File> {
+        let file = File::open(self.state()).ok()?;
+        if patiently(Duration::from_secs(1), || file.try_lock().is_ok()) {
+            return Some(file);
         }
-        Ok(file)
+        log::warn!("another process of instance {} stands still while it swaps programs", self.name);
+        None
     }
 
     /// Takes the instance for this process, until the file is closed.
@@ -196,6 +197,21 @@ impl Instance {
     pub fn is_running(&self) -> bool {
         File::open(self.state().join("lock")).is_ok_and(|file| file.try_lock().is_err())
     }
+}
+
+/// Listens at one of an instance's sockets, for who may write to it by its mode. The listener does not block.
+///
+/// # Errors
+///
+/// When the socket cannot be made.
+pub fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
+    let failed = || format!("cannot listen at {}", path.display());
+    // A daemon that was killed leaves its socket; this one holds the lock.
+    durable::remove(path)?;
+    let listener = UnixListener::bind(path).with_context(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(failed)?;
+    listener.set_nonblocking(true).with_context(failed)?;
+    Ok(listener)
 }
 
 /// Tries until it works or the time is over.

@@ -170,7 +170,7 @@ fn turn<T: Default>(
     replaced: &mut bool,
     swap: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let _swapping = instance.swapping()?;
+    let _swapping = instance.swapping();
     *replaced |= Manifest::read(instance)?.is_none_or(|now| now.generation != manifest.generation);
     if *replaced { Ok(T::default()) } else { swap() }
 }

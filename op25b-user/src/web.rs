@@ -32,7 +32,11 @@ use tokio::{
 };
 
 use self::{answers::Answers, view::Views};
-use crate::{durable, instance::Instance, policy};
+use crate::{
+    durable,
+    instance::{self, Instance},
+    policy,
+};
 
 /// Connections at once; the oldest makes room for the next.
 const CONNECTIONS: usize = 64;
@@ -125,7 +129,7 @@ fn run(instance: Instance, listen: Option<SocketAddr>, stopped: oneshot::Receive
     });
     // Not waiting for who still reads: the port and the connections are closed all the same.
     runtime.shutdown_background();
-    Ok(())
+    durable::remove(&instance.reading())
 }
 
 /// Keeps what reading takes: CAP_BPF for the pins, CAP_NET_ADMIN to ask what is attached (`BPF_PROG_QUERY`); and root's
@@ -165,15 +169,11 @@ async fn serve_group(socket: Result<UnixListener>, answers: Arc<Answers>) {
 }
 
 fn bind_socket(instance: &Instance) -> Result<UnixListener> {
-    let path = instance.reading();
-    let failed = || format!("cannot listen at {}", path.display());
-    durable::remove(&path)?;
-    let listener = UnixListener::bind(&path).with_context(failed)?;
-    // The group may pass through the directory and ask here, and has nothing else in it.
-    for (path, mode) in [(&path, 0o660), (&instance.state(), 0o710)] {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(failed)?;
-    }
-    listener.set_nonblocking(true).with_context(failed)?;
+    let listener = instance::listen(&instance.reading(), 0o660)?;
+    // The group may pass through the directory and ask there, and has nothing else in it.
+    let directory = instance.state();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o710))
+        .with_context(|| format!("cannot let the group into {}", directory.display()))?;
     Ok(listener)
 }
 

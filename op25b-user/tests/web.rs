@@ -521,6 +521,7 @@ fn the_group_reads_at_the_socket() -> Result<()> {
     let noted = || fs::read_to_string(&log).is_ok_and(|text| text.contains(" uid=0 "));
     ensure!(eventually(noted), "{:?}", fs::read_to_string(&log));
     filter.stop(Signal::SIGTERM)?;
+    ensure!(!socket.exists(), "a daemon that ends takes its socket away");
     Ok(())
 }
 

@@ -1,8 +1,7 @@
 //! The daemon's ear: a thread that takes the kernel's records and hands them on.
 
 use std::{
-    fs,
-    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    os::unix::net::UnixListener,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +22,7 @@ use aya::{
 use super::{clients::Clients, decode::Decoder, syslog::Sender};
 use crate::{
     clock, durable,
-    instance::Instance,
+    instance::{self, Instance},
     manifest::Manifest,
     object::{CAPTURE, EVENTS},
     policy,
@@ -129,7 +128,7 @@ impl Ear {
 
     fn look(&mut self) -> Result<()> {
         if self.socket.is_none() {
-            self.socket = Some(listen(&self.instance)?);
+            self.socket = Some(instance::listen(&self.instance.events(), 0o600)?);
         }
         let path = self.instance.sources().join(EVENTS);
         let Some(manifest) = Manifest::read(&self.instance)?.filter(|_| path.exists()) else {
@@ -210,14 +209,4 @@ impl Source {
         capture.set(0, 0, 0).context("cannot ask for samples")?;
         Ok(Self { map: number, manifest, buffers, capture, every: 0 })
     }
-}
-
-fn listen(instance: &Instance) -> Result<UnixListener> {
-    let path = instance.events();
-    let failed = || format!("cannot listen at {}", path.display());
-    durable::remove(&path)?;
-    let listener = UnixListener::bind(&path).with_context(failed)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).with_context(failed)?;
-    listener.set_nonblocking(true).with_context(failed)?;
-    Ok(listener)
 }
