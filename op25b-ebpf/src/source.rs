@@ -9,18 +9,23 @@ use crate::{
     segment::flag,
 };
 
-/// Sources that are kept; the least recently seen make room for others.
-pub const KEPT: u32 = 1 << 17;
+/// Accounts that there is room for.
+pub const KEPT: u32 = 1 << 18;
+/// Places of a set. A source's [`Key`] names its set, and in which place it is looked for first; it has the first one that
+/// was free. The least recently seen of a full set makes room.
+pub const WAYS: u32 = 16;
+/// Bits of an address that differ in the addresses of a block, which have a set each.
+const BLOCK: u32 = (KEPT / WAYS).trailing_zeros();
 /// Nanoseconds of a [`Window`].
 pub const WINDOW: u64 = 3_600_000_000_000;
 /// Bits of a window's map of destinations: linear counting stays within 15 % up to 1,000 of them.
 pub const DESTINATION_BITS: usize = 512;
 /// SYNs of a source that are remembered to tell an attempt from a retransmission.
 pub const REMEMBERED: usize = 4;
-/// Bits of a time in nanoseconds below [`Source::told`]: a unit is 67 ms, and four bytes of them are nine years.
-pub const TOLD_UNIT: u32 = 26;
-/// Units that pass at least between two events of one source: a second.
-pub const EVENT_INTERVAL: u32 = 15;
+/// Bits of a time in nanoseconds below a *tick*: it is 67 ms, and four bytes of them are nine years.
+pub const TICK: u32 = 26;
+/// Ticks that pass at least between two events of one source: a second.
+pub const EVENT_INTERVAL: u16 = 15;
 /// What a source is answered: two hundred frames a second, and a thousand at once; an answer has 250 bytes at most.
 pub const SOURCE_PACE: Pace = Pace { interval: 5_000_000, burst: 5_000_000_000 };
 /// What an interface answers: twenty thousand frames a second, and two thousand at once.
@@ -49,21 +54,39 @@ impl Pace {
 
 /// Who is accounted for, and under which name: an IPv4 address, or the network part of an IPv6 one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(C)]
 pub struct Key {
     /// The IPv4 address, or the upper half of the IPv6 one as far as it names the source.
     pub address: u64,
-    /// The group's number in the low byte, [`crate::verdict::Reason`] and [`Family`] in those above: one word, since the
-    /// kernel writes it for every frame.
-    what: u64,
+    /// [`Account::what`].
+    pub what: u16,
 }
 
 impl Key {
+    /// Bit of an account that is somebody's.
+    const USED: u16 = 1 << 15;
+
     /// The key of a judged packet's source: its [`source_word`], and what was decided.
     #[inline(always)]
     #[must_use]
     pub const fn new(address: u64, group: u32, reason: u8, family: u8) -> Self {
-        Self { address, what: (group & 0xff) as u64 | (reason as u64) << 8 | (family as u64) << 16 }
+        let what = (group as u16 & 0xff) | (reason as u16 & 31) << 8 | (family as u16 & 1) << 13;
+        Self { address, what: what | Self::USED }
+    }
+
+    /// Its set, and the place that is looked at first; `last_set` is one less than there are sets, a power of two.
+    ///
+    /// Customers' addresses are dense, so neighbours have neighbouring sets and the same place, and share pages of
+    /// memory. Sixteen blocks, one after the other, have all the room there is; others lie on them by chance, of which the
+    /// seed keeps others from knowing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self, seed: u64, last_set: u32) -> (u32, u32) {
+        let chance = mix(seed ^ self.what as u64, self.address / KEPT as u64);
+        // Of what is delegated to IPv6 customers the lowest bits are often zero.
+        let near = (self.address ^ self.address >> 8) as u32;
+        let set = near.wrapping_add(chance as u32) & last_set;
+        let way = (self.address >> BLOCK ^ chance >> 60) as u32 & (WAYS - 1);
+        (set, way)
     }
 
     /// The group's number, zero for none.
@@ -75,13 +98,13 @@ impl Key {
     /// Number of a [`crate::verdict::Reason`].
     #[must_use]
     pub const fn reason(self) -> u8 {
-        (self.what >> 8) as u8
+        (self.what >> 8 & 31) as u8
     }
 
     /// Family of the address.
     #[must_use]
     pub const fn family(self) -> Family {
-        if self.what >> 16 & 1 == 0 { Family::Ipv4 } else { Family::Ipv6 }
+        if self.what >> 13 & 1 == 0 { Family::Ipv4 } else { Family::Ipv6 }
     }
 }
 
@@ -162,7 +185,7 @@ impl Mark {
     #[must_use]
     pub const fn of(peer: Address, header: Tcp, seed: u64) -> Self {
         let hash = address_hash(peer, seed);
-        let syn = if is_syn(header) { syn_hash(header, hash, seed) } else { 0 };
+        let syn = if is_syn(header) { syn_hash(header, hash) } else { 0 };
         Self(syn as u64 | hash >> 34 << 32)
     }
 
@@ -208,27 +231,45 @@ pub struct Window {
     pub destinations: [u64; DESTINATION_BITS / 64],
 }
 
-/// What is kept of a source. It starts a cache line, behind the kernel's own 48 bytes and the key; what a frame to the
-/// server of the one before needs is in that line, and what a frame to another server needs in the next two.
+/// What is kept of a source and every frame needs: whose it is, and the running hour. One cache line, since waiting for
+/// memory is most of what a blocked frame costs; a frame to another server needs its [`Details`] too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Source {
-    /// [`Window::number`] of the hour of the last frame.
-    pub number: u64,
-    /// Its frames.
+#[repr(C, align(64))]
+pub struct Account {
+    /// [`Key::address`].
+    pub address: u64,
+    /// Frames of the hour.
     pub packets: u64,
     /// Its bytes.
     pub bytes: u64,
     /// Its attempts; their lowest bits say which of the remembered SYNs is the oldest.
     pub attempts: u64,
-    /// Time of its last frame.
-    pub last: u64,
     /// Hashes of the last SYNs.
     pub syns: [u32; REMEMBERED],
+    /// [`Window::number`] of the hour.
+    pub number: u32,
+    /// Tick of its last frame.
+    pub last: u32,
     /// [`Mark::peer`] of the hour's last frame that was an attempt, or the first one; zero for none.
     pub peer: u32,
-    /// Time of the last event, in units of [`TOLD_UNIT`].
-    pub told: u32,
+    /// The group's number in the low byte, [`crate::verdict::Reason`] and [`Family`] above; zero: nobody's.
+    pub what: u16,
+    /// The lower half of the tick of the last event.
+    pub told: u16,
+}
+
+impl Account {
+    /// Whose it is, if anybody's.
+    #[must_use]
+    pub const fn key(&self) -> Option<Key> {
+        if self.what == 0 { None } else { Some(Key { address: self.address, what: self.what }) }
+    }
+}
+
+/// What else is kept of a source. Times are nanoseconds of CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Details {
     /// The hour's destinations, as in [`Window::destinations`].
     pub destinations: [u64; DESTINATION_BITS / 64],
     /// Time of the hour's first frame.
@@ -239,7 +280,7 @@ pub struct Source {
     pub destination: [u64; 2],
     /// Its family.
     pub destination_family: u64,
-    /// Time of the first frame of all, in nanoseconds of CLOCK_MONOTONIC.
+    /// Time of the first frame of all.
     pub opened: u64,
     /// Frames before the two hours.
     pub packets_before: u64,
@@ -249,29 +290,43 @@ pub struct Source {
     pub attempts_before: u64,
     /// The hour before in which there were frames.
     pub before: Window,
-    /// Zero: the next one starts a cache line too.
-    pub reserved: u64,
+    /// In the first place of a set: how many CPUs want to open an account in it.
+    pub claims: u64,
+}
+
+impl Details {
+    /// Words before [`Details::claims`], which are the source's.
+    pub const WORDS: usize = 31;
+}
+
+/// What is kept of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// Its account.
+    pub account: Account,
+    /// What else is kept of it.
+    pub details: Details,
 }
 
 impl Source {
     /// The hour of the last frame.
-    #[inline(always)]
     #[must_use]
-    pub const fn hour(&self) -> Window {
+    pub fn hour(&self) -> Window {
         Window {
-            number: self.number,
-            packets: self.packets,
-            bytes: self.bytes,
-            attempts: self.attempts,
-            first: self.first,
-            last: self.last,
-            destinations: self.destinations,
+            number: u64::from(self.account.number),
+            packets: self.account.packets,
+            bytes: self.account.bytes,
+            attempts: self.account.attempts,
+            first: self.details.first,
+            // A tick is shorter than it may take from the first frame to the last.
+            last: self.details.first.max(u64::from(self.account.last) << TICK),
+            destinations: self.details.destinations,
         }
     }
 
     /// Its last hours in which there were frames, two at most.
     pub fn hours(&self) -> impl Iterator<Item = Window> {
-        [self.hour(), self.before].into_iter().filter(|window| window.packets != 0)
+        [self.hour(), self.details.before].into_iter().filter(|window| window.packets != 0)
     }
 }
 
@@ -318,11 +373,10 @@ pub const fn is_syn(header: Tcp) -> bool {
 
 /// What tells a SYN from another: its destination, ports and sequence number. Never zero.
 #[inline(always)]
-const fn syn_hash(header: Tcp, peer_hash: u64, seed: u64) -> u32 {
+const fn syn_hash(header: Tcp, peer_hash: u64) -> u32 {
     let ports = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as u64;
     let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as u64;
-    let mixed = mix(mix(seed, ports << 32 | sequence), peer_hash);
-    (mixed >> 32) as u32 | 1
+    (mix(peer_hash, ports << 32 | sequence) >> 32) as u32 | 1
 }
 
 /// The bit of a destination in [`Window::destinations`]. The seed keeps others from choosing servers that share one.
@@ -347,9 +401,9 @@ const fn mix(state: u64, word: u64) -> u64 {
 }
 
 const _: () = {
-    assert!(size_of::<Key>() == 16);
     assert!(size_of::<Window>() == 112);
-    // With 64 bytes before it, a whole number of cache lines.
-    assert!(size_of::<Source>() == 320);
+    assert!(size_of::<Account>() == 64);
+    assert!(size_of::<Details>() == 256 && core::mem::offset_of!(Details, claims) == 8 * Details::WORDS);
+    assert!(KEPT.is_power_of_two() && WAYS == 16);
     assert!(size_of::<Event>() == 40);
 };

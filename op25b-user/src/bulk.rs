@@ -1,24 +1,21 @@
-//! Whole maps to and from the kernel with a system call for many entries: a million of them one by one take a second.
+//! Whole maps to the kernel with a system call for many entries, and from it without one: a million of them one by one
+//! take a second.
 
 use std::{
-    mem::MaybeUninit,
+    marker::PhantomData,
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{Pod, maps::MapData};
-use aya_obj::generated::{
-    bpf_attr__bindgen_ty_3,
-    bpf_cmd::{BPF_MAP_LOOKUP_BATCH, BPF_MAP_UPDATE_BATCH},
-};
+use aya_obj::generated::{bpf_attr__bindgen_ty_3, bpf_cmd::BPF_MAP_UPDATE_BATCH};
+use memmap2::{MmapOptions, MmapRaw};
 use nix::{errno::Errno, libc};
 
 use crate::object::Wire;
 
 /// Entries of one call: older kernels do not let others run in between.
 const BATCH: usize = 1 << 16;
-/// The same for reading; a bucket of a hash map is read as a whole, and none is nearly as long.
-const READ: usize = 1 << 12;
 
 /// Writes `values` to an array map, from its first entry on.
 ///
@@ -57,56 +54,53 @@ where
     Ok(())
 }
 
-/// Reads a hash map. What is written meanwhile may be in it or not.
-///
-/// # Errors
-///
-/// When the kernel refuses (hash maps: Linux 5.6), or the map has another layout.
-pub fn read<K: Copy, V: Copy>(map: &MapData) -> Result<Vec<(K, V)>>
+/// An array map as it is mapped into this process: what programs write is seen at once.
+pub struct Mapped<T> {
+    memory: MmapRaw,
+    entries: PhantomData<T>,
+}
+
+impl<T: Copy> Mapped<T>
 where
-    Wire<K>: Pod,
-    Wire<V>: Pod,
+    Wire<T>: Pod,
 {
-    let info = map.info()?;
-    let sizes = (info.key_size() as usize, info.value_size() as usize);
-    ensure!(
-        sizes == (size_of::<K>(), size_of::<V>()),
-        "an entry has {sizes:?} bytes, not {:?}",
-        (size_of::<K>(), size_of::<V>())
-    );
-    let mut entries = Vec::new();
-    let mut keys = vec![MaybeUninit::<K>::uninit(); READ];
-    let mut values = vec![MaybeUninit::<V>::uninit(); READ];
-    // Where the kernel goes on: of a size that it knows, at most that of a key and at least four bytes.
-    let mut place = [0u64; 4];
-    let mut first = true;
-    loop {
-        let mut batch = bpf_attr__bindgen_ty_3 {
-            in_batch: if first { 0 } else { place.as_ptr() as u64 },
-            out_batch: place.as_mut_ptr() as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: READ as u32,
-            map_fd: map.fd().as_fd().as_raw_fd() as u32,
-            elem_flags: 0,
-            flags: 0,
-        };
-        // SAFETY: the kernel writes at most `count` keys and values of the sizes that were compared above, and a place
-        // of four bytes, into buffers that hold as many and outlive the call.
-        let result = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut batch, size_of_val(&batch))
-        };
-        let end = match Errno::result(result) {
-            Ok(_) => false,
-            Err(Errno::ENOENT) => true,
-            Err(error) => return Err(error).context("cannot read the map"),
-        };
-        let read = keys.iter().zip(&values).take(batch.count as usize);
-        // SAFETY: the kernel has written as many as it says; `Wire` of both is `Pod`.
-        entries.extend(read.map(|(key, value)| unsafe { (key.assume_init(), value.assume_init()) }));
-        if end {
-            return Ok(entries);
+    /// Maps a map that was created with `BPF_F_MMAPABLE` (Linux 5.5).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or the map has another layout.
+    pub fn new(map: &MapData) -> Result<Self> {
+        let info = map.info()?;
+        let size = info.value_size() as usize;
+        ensure!(size.is_multiple_of(size_of::<T>()), "an entry has {size} bytes, not {}", size_of::<T>());
+        let length = size * info.max_entries() as usize;
+        let memory = MmapOptions::new()
+            .len(length)
+            .map_raw_read_only(map.fd().as_fd().as_raw_fd())
+            .context("cannot map the map")?;
+        Ok(Self { memory, entries: PhantomData })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.memory.len() / size_of::<T>()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entry as it is now; of one that is written meanwhile, some fields may be of before.
+    #[must_use]
+    pub fn get(&self, number: usize) -> Option<T> {
+        if number >= self.len() {
+            return None;
         }
-        first = false;
+        // SAFETY: inside the mapping, which starts a page and holds whole entries; any bytes are a value, as `Wire` of it
+        // is `Pod`. The kernel writes fields whole, and the copy is taken once.
+        Some(unsafe { self.memory.as_ptr().cast::<T>().add(number).read_volatile() })
     }
 }

@@ -17,7 +17,7 @@ use op25b_ebpf::{
     frame::Sight,
     ranges::Node,
     reply::Text,
-    source::{Key, Source},
+    source::{Account, Details, KEPT, WAYS},
 };
 
 use crate::{bulk, clock, document::IdentifyBy, policy::Policy, tables::Tables};
@@ -48,9 +48,9 @@ unsafe impl Pod for Wire<Node> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Count> {}
 // SAFETY: as above.
-unsafe impl Pod for Wire<Key> {}
+unsafe impl Pod for Wire<Account> {}
 // SAFETY: as above.
-unsafe impl Pod for Wire<Source> {}
+unsafe impl Pod for Wire<Details> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Text> {}
 // SAFETY: integers only.
@@ -218,6 +218,8 @@ pub const SAMPLED: &str = "SAMPLED";
 pub const REPLIES: &str = "REPLIES";
 /// The map of the sources' accounts.
 pub const SOURCES: &str = "SOURCES";
+/// What else is kept of each.
+pub const SOURCES_DETAILS: &str = "SOURCES_DETAILS";
 /// How many accounts were ever opened.
 pub const SOURCES_OPENED: &str = "SOURCES_OPENED";
 /// Where the kernel's events arrive.
@@ -227,7 +229,7 @@ pub const CAPTURE: &str = "CAPTURE";
 /// What outlives generations and is an interface's.
 pub const OF_INTERFACE: [&str; 4] = [COUNTERS, SEEN, SAMPLED, REPLIES];
 /// What outlives generations and is the instance's.
-pub const OF_INSTANCE: [&str; 4] = [SOURCES, SOURCES_OPENED, EVENTS, CAPTURE];
+pub const OF_INSTANCE: [&str; 5] = [SOURCES, SOURCES_DETAILS, SOURCES_OPENED, EVENTS, CAPTURE];
 /// Accounts that an object alone has room for: it is asked, and not attached.
 const SOURCES_ALONE: u32 = 1 << 10;
 
@@ -246,7 +248,7 @@ pub struct Build<'a> {
     pub bytes: &'a [u8],
     /// Constants of its own.
     pub globals: &'a [(&'a str, &'a [u8])],
-    /// Accounts of sources that there is room for, where they are not pinned.
+    /// Accounts of sources that there is room for, where they are not pinned: [`WAYS`] times a power of two.
     pub sources: u32,
 }
 
@@ -270,6 +272,9 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
         Wire(tables.servers4.root),
         Wire(tables.servers6.root),
     ];
+    // Pinned ones have the size that the object says.
+    let sources = if matches!(maps, Maps::Pinned { .. }) { KEPT } else { build.sources };
+    let last_set = sources / WAYS - 1;
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(VerifierLogLevel::STATS)
@@ -284,6 +289,7 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
         .override_global("COARSE_CLOCK", &coarse_clock, true)
         .override_global("EPOCH", &epoch, true)
         .override_global("SEED", &constants.seed, true)
+        .override_global("LAST_SET", &last_set, true)
         .override_global("ANSWERS", &answers, true)
         .override_global("HANGS_UP", &hangs_up, true)
         .override_global("COOKIE_KEYS", &cookie_keys, true)
@@ -314,7 +320,8 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
             anyhow::bail!("{} is gone: the tables are not pinned any more", tables.display());
         }
         Maps::Own | Maps::Scratch { .. } => {
-            loader.map_max_entries(SOURCES, build.sources);
+            loader.map_max_entries(SOURCES, sources);
+            loader.map_max_entries(SOURCES_DETAILS, sources);
         }
     }
     for (name, value) in build.globals {

@@ -19,10 +19,11 @@ use op25b_ebpf::{
 use serde::Serialize;
 
 use crate::{
-    bulk, clock,
+    bulk::Mapped,
+    clock,
     instance::Instance,
     manifest::Manifest,
-    object::{SOURCES, SOURCES_OPENED},
+    object::{SOURCES, SOURCES_DETAILS, SOURCES_OPENED},
     policy::{Triage, contains, short},
 };
 
@@ -130,18 +131,36 @@ pub fn read_by(instance: &Instance, manifest: &Manifest, epoch: u64) -> Result<A
         let path = directory.join(name);
         MapData::from_pin(&path).with_context(|| format!("cannot open the accounts {}", path.display()))
     };
-    let map = open(SOURCES)?;
-    let entries: Vec<(source::Key, source::Source)> = bulk::read(&map)?;
+    let entries = kept(&open(SOURCES)?, &open(SOURCES_DETAILS)?)?;
     let opened: PerCpuArray<MapData, u64> =
         PerCpuArray::try_from(Map::PerCpuArray(open(SOURCES_OPENED)?)).context("not a count of accounts")?;
     let opened: u64 = opened.get(&0, 0)?.iter().sum();
     let evicted = opened.saturating_sub(entries.len() as u64);
     let accounts = entries.iter().filter_map(|(key, source)| account(key, source, manifest, epoch)).collect();
-    Ok(Accounts { accounts, room: u64::from(map.info()?.max_entries()), evicted })
+    Ok(Accounts { accounts, room: u64::from(source::KEPT), evicted })
+}
+
+/// What the maps of accounts and of their details hold.
+///
+/// # Errors
+///
+/// When they have another layout.
+pub fn kept(accounts: &MapData, details: &MapData) -> Result<Vec<(source::Key, source::Source)>> {
+    let accounts = Mapped::<source::Account>::new(accounts)?;
+    let details = Mapped::<source::Details>::new(details)?;
+    let mut kept = Vec::new();
+    for number in 0..accounts.len() {
+        let Some(account) = accounts.get(number) else { break };
+        if let (Some(key), Some(details)) = (account.key(), details.get(number)) {
+            kept.push((key, source::Source { account, details }));
+        }
+    }
+    Ok(kept)
 }
 
 /// `None`: opened, and nothing entered yet.
 fn account(key: &source::Key, source: &source::Source, manifest: &Manifest, epoch: u64) -> Option<Account> {
+    let details = &source.details;
     let reason = Reason::from_number(key.reason())?;
     let group = key.group();
     let time = |monotonic: u64| {
@@ -168,12 +187,12 @@ fn account(key: &source::Key, source: &source::Source, manifest: &Manifest, epoc
         source: prefix(key, length)?,
         group,
         reason,
-        packets: sum(source.packets_before, |hour| hour.packets),
-        bytes: sum(source.bytes_before, |hour| hour.bytes),
-        attempts: sum(source.attempts_before, |hour| hour.attempts),
-        first: time(source.opened),
+        packets: sum(details.packets_before, |hour| hour.packets),
+        bytes: sum(details.bytes_before, |hour| hour.bytes),
+        attempts: sum(details.attempts_before, |hour| hour.attempts),
+        first: time(details.opened),
         last,
-        last_destination: address(source.destination, source.destination_family == Family::Ipv6 as u64),
+        last_destination: address(details.destination, details.destination_family == Family::Ipv6 as u64),
         hours,
     })
 }

@@ -340,7 +340,7 @@ fn the_text_is_openmetrics_and_names_no_address() -> Result<()> {
         r#"op25b_packets_total{interface="eth1",role="customer",customer="residential",family="ipv4",reason="blocked",verdict="drop"} 20"#,
         r#"op25b_interface_attached{interface="eth1",mode="native"} 1.0"#,
         r#"op25b_state{state="enforcing"} 1.0"#,
-        r#"op25b_sources_capacity{} 131072.0"#,
+        r#"op25b_sources_capacity{} 262144.0"#,
         r#"op25b_sources_evicted_total{} 0"#,
         r#"op25b_changes_overdue{} 0.0"#,
         r#"op25b_daemon_up{} 1.0"#,

@@ -21,10 +21,10 @@ use lab::{Answer, Filter, KURUME};
 use nix::sys::signal::Signal;
 use op25b::{
     attach::Hook,
-    bulk,
     object::{self, Constants, Maps, Wire, program},
     policy::{Override, Policy},
     situation::Situation,
+    sources::kept,
     tables::Tables,
 };
 use op25b_ebpf::{
@@ -175,7 +175,8 @@ fn live(filter: &Filter<'_>) -> Result<Live> {
     }
     let sources = filter.pins().join("sources");
     read(&sources.join(object::SOURCES_OPENED))?;
-    let mut accounts = bulk::read(&MapData::from_pin(sources.join(object::SOURCES))?)?;
+    let open = |name: &str| MapData::from_pin(sources.join(name));
+    let mut accounts = kept(&open(object::SOURCES)?, &open(object::SOURCES_DETAILS)?)?;
     accounts.sort_by_key(|(key, _)| format!("{key:?}"));
     Ok((counted, accounts))
 }

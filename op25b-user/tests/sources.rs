@@ -7,19 +7,22 @@ mod ways;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use aya::{maps::Map, programs::Program};
 use etherparse::PacketBuilder;
 use op25b::{
-    bulk, clock,
+    clock,
     object::{self, Build, Constants, Maps, OBJECT, program},
+    sources::kept,
 };
 use op25b_ebpf::{
     abi::{Link, Role},
     address::{Address, Family},
-    source::{Key, Source, WINDOW, destination_bit},
+    source::{KEPT, Key, Source, WAYS, WINDOW, destination_bit},
     verdict::{Reason, submission_cell},
 };
 
@@ -215,9 +218,9 @@ fn compare(way: &str, key: &Key, account: &Source, expected: &Expected) {
     let sum =
         |of: fn(&op25b_ebpf::source::Window) -> u64| account.hours().map(|window| of(&window)).sum::<u64>();
     let found = (
-        account.packets_before + sum(|window| window.packets),
-        account.bytes_before + sum(|window| window.bytes),
-        account.attempts_before + sum(|window| window.attempts),
+        account.details.packets_before + sum(|window| window.packets),
+        account.details.bytes_before + sum(|window| window.bytes),
+        account.details.attempts_before + sum(|window| window.attempts),
     );
     assert_eq!(found, (expected.packets, expected.bytes, expected.attempts), "{way}: {key:?}");
     let bits = expected.destinations.iter().map(|server| destination_bit(address(*server), SEED));
@@ -229,11 +232,14 @@ fn compare(way: &str, key: &Key, account: &Source, expected: &Expected) {
     let set: HashSet<u32> = (0..512).filter(|bit| map[*bit as usize / 64] & 1 << (bit % 64) != 0).collect();
     assert_eq!(set, bits, "{way}: {key:?}: bits of destinations");
     let last = address(expected.last.unwrap());
-    assert_eq!(account.destination, [last.high, last.low], "{way}: {key:?}: last destination");
+    assert_eq!(account.details.destination, [last.high, last.low], "{way}: {key:?}: last destination");
     let hour = jiff::Timestamp::now().as_nanosecond() as u64 / WINDOW;
     for window in account.hours() {
         assert!(window.number == hour || window.number + 1 == hour, "{way}: hour {}", window.number);
-        assert!(account.opened <= window.first && window.first <= window.last, "{way}: {key:?}: times");
+        assert!(
+            account.details.opened <= window.first && window.first <= window.last,
+            "{way}: {key:?}: times"
+        );
     }
 }
 
@@ -261,7 +267,11 @@ fn triangular_answers_are_the_customers_attempts() -> Result<()> {
     assert_eq!(key.reason(), Reason::ReturnPath as u8);
     let attempts: u64 = account.hours().map(|window| window.attempts).sum();
     assert_eq!(attempts, 3, "one for each server");
-    assert_eq!(account.destination[1], u64::from(u32::from(Ipv4Addr::new(198, 51, 100, 3))), "the server");
+    assert_eq!(
+        account.details.destination[1],
+        u64::from(u32::from(Ipv4Addr::new(198, 51, 100, 3))),
+        "the server"
+    );
     Ok(())
 }
 
@@ -338,6 +348,130 @@ fn sources_without_room_are_evicted_and_counted() -> Result<()> {
     let packets: u64 = cells.iter().map(|(_, packets, _)| packets).sum();
     assert_eq!(packets, u64::from(SENT), "counted all the same");
     say(&format!("sources: {} of {SENT} evicted, {SENT} counted", opened - accounts.len() as u64));
+    Ok(())
+}
+
+const LAST_SET: u32 = KEPT / WAYS - 1;
+
+#[test]
+fn as_many_addresses_as_there_is_room_for_have_a_place_each() {
+    for (seed, first, family) in [(0, 0x0a00_0000_u64, 0), (25, 0xcb00_0000, 0), (7, 0x2001_0db8 << 32, 1)] {
+        let places: HashSet<(u32, u32)> = (0..u64::from(KEPT))
+            .map(|number| Key::new(first + number, 1, 7, family).place(seed, LAST_SET))
+            .collect();
+        assert_eq!(places.len(), KEPT as usize);
+        assert!(places.iter().all(|(set, way)| *set <= LAST_SET && *way < WAYS));
+    }
+}
+
+/// The part of so many sources that finds no room, where each set keeps as many as it can.
+fn without_room(sources: impl Iterator<Item = Key>, seed: u64) -> f64 {
+    let (mut sets, mut all, mut without) = (vec![0; LAST_SET as usize + 1], 0.0, 0.0);
+    for key in sources {
+        let (set, _) = key.place(seed, LAST_SET);
+        sets[set as usize] += 1;
+        all += 1.0;
+        if sets[set as usize] > WAYS {
+            without += 1.0;
+        }
+    }
+    without / all
+}
+
+/// Whoever sends, nearly all find room while half of it is left.
+#[test]
+fn half_of_the_room_is_enough() {
+    let half = u64::from(KEPT / 2);
+    let mut random = fastrand::Rng::with_seed(25);
+    for seed in 0..8 {
+        // Of a /10 some at random; all of eight /18, each in a /12 of its own; the first /56 of sixty-four /36.
+        let scattered: Vec<u64> = (0..half).map(|_| random.u64(..1 << 22)).collect();
+        let scattered = scattered.into_iter().map(|low| Key::new(0x0a00_0000 | low, 1, 7, 0));
+        let dense = (0..half).map(|number| Key::new(number >> 14 << 20 | number & 0x3fff, 1, 2, 0));
+        let delegated = (0..half).map(|number| (number >> 11 << 28) + ((number & 0x7ff) << 8));
+        let delegated = delegated.map(|low| Key::new(0x2001_0db8 << 32 | low, 2, 6, 1));
+        let parts = [without_room(scattered, seed), without_room(dense, seed), without_room(delegated, seed)];
+        say(&format!("sources: of half as many as there is room for find none: {parts:?}"));
+        assert!(parts[0] < 0.002 && parts[1] < 0.05 && parts[2] < 0.05, "{parts:?}");
+    }
+}
+
+/// In a set that is full the one that was silent for longest makes room.
+#[test]
+fn the_least_recently_seen_makes_room() -> Result<()> {
+    let office =
+        Office::of(&POLICY.replace("203.0.113.0/25", "10.0.0.0/8").replace("203.0.113.7", "10.255.255.7"));
+    let kernel = Kernel::with(&office, constants(Link::Ethernet, false), &[program::XDP])?;
+    let address = |number: u32| Ipv4Addr::from(0x0a00_0000 + number);
+    let group = office.group(Some("residential"));
+    // The kernel's room is of 64 sets here.
+    let key = |number: u32| Key::new(u64::from(u32::from(address(number))), group, Reason::Blocked as u8, 0);
+    let set = |number: u32| key(number).place(constants(Link::Ethernet, false).seed, 63).0;
+    let alike: Vec<u32> =
+        (0..100_000).filter(|number| set(*number) == set(0)).take(WAYS as usize + 1).collect();
+    let [rest @ .., last] = alike.as_slice() else { panic!("none") };
+    assert_eq!(rest.len(), WAYS as usize);
+    let send = |number: u32| {
+        let source = address(number).into();
+        let destination = v4("198.51.100.25");
+        let segment = Segment { source, destination, ports: (40_000, 25), sequence: 1, flags: SYN };
+        kernel.run(program::XDP, &segment.frame(Link::Ethernet))
+    };
+    for silent in [3, 11] {
+        for number in rest {
+            send(*number)?;
+        }
+        // Longer than a tick.
+        thread::sleep(Duration::from_millis(200));
+        for (_, number) in rest.iter().enumerate().filter(|(place, _)| *place != silent) {
+            send(*number)?;
+        }
+        send(*last)?;
+        let kept: HashSet<Key> = kernel.accounts()?.0.into_iter().map(|(key, _)| key).collect();
+        let mut expected: HashSet<Key> = alike.iter().map(|number| key(*number)).collect();
+        expected.remove(&key(rest[silent]));
+        assert_eq!(kept, expected, "number {silent} was silent");
+        // For the second time round: the new one is the oldest.
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// Two CPUs that open the same accounts at the same time open each once, and no frame is missing in it.
+#[test]
+fn cpus_open_an_account_once() -> Result<()> {
+    const SOURCES: u32 = 500;
+    let office =
+        Office::of(&POLICY.replace("203.0.113.0/25", "10.0.0.0/8").replace("203.0.113.7", "10.255.255.7"));
+    let mut missing = 0;
+    for round in 0..20 {
+        let kernel = Kernel::with(&office, constants(Link::Ethernet, false), &[program::XDP])?;
+        let send = || -> Result<()> {
+            for number in 0..SOURCES {
+                let source = Ipv4Addr::from(0x0a00_0000 + number).into();
+                let destination = v4("198.51.100.25");
+                let segment = Segment { source, destination, ports: (40_000, 25), sequence: 1, flags: SYN };
+                kernel.run(program::XDP, &segment.frame(Link::Ethernet))?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| -> Result<()> {
+            let others: Vec<_> = (0..3).map(|_| scope.spawn(send)).collect();
+            send()?;
+            others.into_iter().try_for_each(|other| other.join().expect("it does not panic"))
+        })?;
+        let (accounts, opened) = kernel.accounts()?;
+        assert_eq!((accounts.len() as u32, opened), (SOURCES, u64::from(SOURCES)), "round {round}: opened");
+        for (key, source) in accounts {
+            assert!(source.account.packets <= 4, "round {round}: {key:?}: more than were sent");
+            missing += 4 - source.account.packets;
+        }
+    }
+    // Who is interrupted while it opens an account keeps others out, who do not wait.
+    say(&format!(
+        "sources: of 40000 frames of accounts that were opened by several at once, {missing} are missing"
+    ));
+    assert!(missing <= 40, "{missing}");
     Ok(())
 }
 
@@ -419,12 +553,18 @@ fn an_hour_turns_once() -> Result<()> {
             };
             object::run(program, &segment.frame(Link::Ethernet))?;
         }
-        let Some(Map::LruHashMap(accounts)) = object.map("SOURCES") else { panic!("no accounts") };
-        let accounts: Vec<(Key, Source)> = bulk::read(accounts)?;
-        let [(_, account)] = accounts.as_slice() else { panic!("{} accounts, not one", accounts.len()) };
-        let attempts = account.attempts + account.before.attempts + account.attempts_before;
-        let found =
-            (account.number, account.packets, account.before.packets, account.packets_before, attempts);
+        let (Some(Map::Array(accounts)), Some(Map::Array(details))) =
+            (object.map(object::SOURCES), object.map(object::SOURCES_DETAILS))
+        else {
+            panic!("no accounts")
+        };
+        let accounts = kept(accounts, details)?;
+        let [(_, Source { account, details })] = accounts.as_slice() else {
+            panic!("{} accounts, not one", accounts.len())
+        };
+        let attempts = account.attempts + details.before.attempts + details.attempts_before;
+        let number = u64::from(account.number);
+        let found = (number, account.packets, details.before.packets, details.packets_before, attempts);
         assert_eq!(found, expected, "{ahead} ns ahead");
     }
     Ok(())

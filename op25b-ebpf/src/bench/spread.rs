@@ -22,6 +22,9 @@ static ATTEMPTS: Global<u8> = Global::new(0);
 /// Whether every frame is to another server.
 #[unsafe(no_mangle)]
 static SERVERS_VARY: Global<u8> = Global::new(0);
+/// From one source's address to the next one's.
+#[unsafe(no_mangle)]
+static STRIDE: Global<u32> = Global::new(1);
 /// Of a hundred frames, how many are for port 25; the others are for port 443.
 #[unsafe(no_mangle)]
 static MAIL: Global<u32> = Global::new(100);
@@ -61,7 +64,7 @@ fn vary(context: &XdpContext) -> Option<()> {
         *made = number;
         // Odd, so that the sources come evenly, and neighbours in time are none in memory.
         let spread = u64::from(number.wrapping_mul(0x9e37_79b1)) * u64::from(SOURCE_COUNT.load());
-        let place = (spread >> 32) as u32;
+        let place = (spread >> 32) as u32 * STRIDE.load();
         ((start + SOURCE) as *mut u32).write_unaligned((FIRST | place).to_be());
         if ATTEMPTS.load() != 0 {
             ((start + SEQUENCE) as *mut u32).write_unaligned(number);

@@ -7,6 +7,7 @@ use op25b_ebpf::{
     cookie::Keys,
     frame::Look,
     ranges::Node,
+    source::{KEPT, WAYS},
 };
 
 /// [`Link`].
@@ -48,6 +49,9 @@ pub(crate) static EPOCH: Global<u64> = Global::new(0);
 /// Of the hashes of destinations, so that nobody outside knows which are alike.
 #[unsafe(no_mangle)]
 pub(crate) static SEED: Global<u64> = Global::new(0);
+/// Number of the last set of accounts; their number is a power of two.
+#[unsafe(no_mangle)]
+pub(crate) static LAST_SET: Global<u32> = Global::new(KEPT / WAYS - 1);
 /// Root of the index of the customers' IPv4 table.
 #[unsafe(no_mangle)]
 pub(crate) static CUSTOMERS4_ROOT: Global<Node> = Global::new(EMPTY);

@@ -4,10 +4,10 @@ use core::intrinsics::{AtomicOrdering::Relaxed, atomic_xadd};
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_NOEXIST,
+    bindings::BPF_F_MMAPABLE,
     helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, LruHashMap, PerCpuArray, PerfEventArray},
+    maps::{Array, PerCpuArray, PerfEventArray},
 };
 use op25b_ebpf::{
     abi::Answer,
@@ -15,28 +15,29 @@ use op25b_ebpf::{
     found::Found,
     policy::Policy,
     source::{
-        DESTINATION_BITS, EVENT_INTERVAL, Entry, Event, KEPT, Key, Mark, REMEMBERED, SNAPSHOT, SOURCE_PACE,
-        Source, TOLD_UNIT, Tcp, WINDOW, source_word,
+        Account, DESTINATION_BITS, Details, EVENT_INTERVAL, Entry, Event, KEPT, Key, Mark, REMEMBERED,
+        SNAPSHOT, SOURCE_PACE, TICK, Tcp, WAYS, WINDOW, Window, source_word,
     },
     verdict::{Flow, Verdict},
 };
 
 use super::{
-    constants::{COARSE_CLOCK, EPOCH, SEED},
+    constants::{COARSE_CLOCK, EPOCH, LAST_SET, SEED},
     frame::Frame,
     maps::Tables,
     replies::let_through,
 };
 
-/// The accounts, of all interfaces; they outlive the generation.
+/// The accounts, of all interfaces; they outlive the generation, and whoever reads them maps them. First the first place of
+/// all sets, then the second of all, and so on.
 #[map]
-static SOURCES: LruHashMap<Key, Source> = LruHashMap::with_max_entries(KEPT, 0);
+static SOURCES: Array<Account> = Array::with_max_entries(KEPT, BPF_F_MMAPABLE);
+/// What else is kept of each, by the number of the account.
+#[map]
+static SOURCES_DETAILS: Array<Details> = Array::with_max_entries(KEPT, BPF_F_MMAPABLE);
 /// Accounts that were ever opened: what is no longer there was evicted.
 #[map]
 static SOURCES_OPENED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-/// An account without entries: it has no room on the stack.
-#[map]
-static BLANK: Array<Source> = Array::with_max_entries(1, 0);
 /// Events, for the daemon that listens; nobody listening costs a look.
 #[map]
 static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
@@ -123,12 +124,10 @@ extern "C" fn op25b_account(address: u64, entry: u64, mark: u64, high: u64, low:
     let answer = entry.answer();
     let key = Key::new(address, answer.group(), answer.reason_number(), entry.family());
     let mark = Mark(mark);
-    match find(&key) {
-        // SAFETY: a value of a map is there as long as the program runs, even where its entry is evicted meanwhile.
-        Some((source, opened)) => unsafe {
-            enter(source, opened, entry, mark, Address { family, high, low })
-        },
-        // No memory for it: the frame counts, its source does not, nor is it answered.
+    match find(key) {
+        // SAFETY: what `find` returns.
+        Some(place) => unsafe { enter(place, entry, mark, Address { family, high, low }) },
+        // No room for it: the frame counts, its source does not, nor is it answered.
         None => u32::from(mark.syn() != 0) | (Entered::HAS_HAD_ITS_SHARE * u32::from(answer.is_answered())),
     }
 }
@@ -142,56 +141,167 @@ pub(super) fn mark<F: Frame>(frame: &F, found: Found, peer: Address) -> Mark {
     Mark::of(peer, header, SEED.load())
 }
 
-/// The account of a source, and whether it was opened for this frame.
+/// Where an account is.
+struct Place {
+    account: *mut Account,
+    /// The number that its details have too.
+    number: u32,
+    /// Whether it was opened for this frame.
+    opened: bool,
+}
+
+/// The number of a place of a set.
 #[inline(always)]
-fn find(key: &Key) -> Option<(*mut Source, bool)> {
-    if let Some(source) = SOURCES.get_ptr_mut(key) {
-        return Some((source, false));
+fn number(set: u32, way: u32) -> u32 {
+    (way & (WAYS - 1)) * (LAST_SET.load() + 1) + set
+}
+
+/// The account of a source.
+#[inline(always)]
+fn find(key: Key) -> Option<Place> {
+    let (set, home) = key.place(SEED.load(), LAST_SET.load());
+    for step in 0..WAYS {
+        let number = number(set, home ^ step);
+        let account = SOURCES.get_ptr_mut(number)?;
+        // SAFETY: an element of an array map is there as long as the program runs. Another CPU may write to it at the same
+        // time, a whole field at once.
+        let (address, what) = unsafe {
+            ((&raw const (*account).address).read_volatile(), (&raw const (*account).what).read_volatile())
+        };
+        if address == key.address && what == key.what {
+            return Some(Place { account, number, opened: false });
+        }
+        // Accounts are never closed: behind room there is none.
+        if what == 0 {
+            break;
+        }
     }
-    let blank = BLANK.get(0)?;
-    let opened = SOURCES.insert(key, blank, u64::from(BPF_NOEXIST)).is_ok();
-    if opened && let Some(count) = SOURCES_OPENED.get_ptr_mut(0) {
+    let number = op25b_open(key.address, u64::from(key.what), u64::from(set), u64::from(home));
+    Some(Place { account: SOURCES.get_ptr_mut(number)?, number, opened: true })
+}
+
+/// How often a CPU tries to be the only one that opens an account in a set: opening takes some 300 ns, a try a third of it.
+const TRIES: u32 = 128;
+/// No number of an account.
+const NONE: u32 = u32::MAX;
+
+/// Opens an account, in place of the least recently seen where its set is full: its number. [`NONE`] if another CPU was at it
+/// all the time, since it was interrupted there: nobody waits for that.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn op25b_open(address: u64, what: u64, set: u64, home: u64) -> u32 {
+    let (set, home, key) = (set as u32, home as u32, Key { address, what: what as u16 });
+    let Some(first) = SOURCES_DETAILS.get_ptr_mut(set) else { return NONE };
+    // SAFETY: an element of an array map is there as long as the program runs. Whose claim is the only one has the set for
+    // itself, as far as accounts are opened; Linux 5.10 has no compare-and-exchange.
+    unsafe {
+        let claims = &raw mut (*first).claims;
+        let mut mine = false;
+        for _ in 0..TRIES {
+            atomic_xadd::<u64, u64, { Relaxed }>(claims, 1);
+            if claims.read_volatile() == 1 {
+                mine = true;
+                break;
+            }
+            atomic_xadd::<u64, u64, { Relaxed }>(claims, u64::MAX);
+        }
+        if !mine {
+            return NONE;
+        }
+        let number = room(key, set, home).unwrap_or(NONE);
+        atomic_xadd::<u64, u64, { Relaxed }>(claims, u64::MAX);
+        number
+    }
+}
+
+/// Makes room for an account, or finds what another CPU has opened meanwhile: its number.
+///
+/// # Safety
+///
+/// Nobody else opens an account in the set. Frames are entered meanwhile; those of an account that makes room may be in the
+/// next one's.
+#[inline(always)]
+unsafe fn room(key: Key, set: u32, home: u32) -> Option<u32> {
+    let tick = (now() >> TICK) as u32;
+    let (mut chosen, mut silent) = (NONE, i32::MIN);
+    for step in 0..WAYS {
+        let number = number(set, home ^ step);
+        let account = SOURCES.get_ptr_mut(number)?;
+        // SAFETY: an element of an array map.
+        let Account { address, what, last, .. } = unsafe { *account };
+        if what == key.what && address == key.address {
+            return Some(number);
+        }
+        if what == 0 {
+            chosen = number;
+            break;
+        }
+        // CPUs differ by a tick: one may be ahead of this.
+        let since = tick.wrapping_sub(last).cast_signed();
+        if since > silent {
+            (chosen, silent) = (number, since);
+        }
+    }
+    let (account, details) = (SOURCES.get_ptr_mut(chosen)?, SOURCES_DETAILS.get_ptr_mut(chosen)?);
+    // SAFETY: elements of array maps; of the words of details the last is not a source's.
+    unsafe {
+        // Written in this order, since others look: nobody's, nothing in it, whose it is.
+        for word in (0..size_of::<Account>() / 8).rev() {
+            account.cast::<u64>().add(word).write_volatile(0);
+        }
+        for word in 0..Details::WORDS {
+            details.cast::<u64>().add(word).write_volatile(0);
+        }
+        (&raw mut (*account).last).write_volatile(tick);
+        (&raw mut (*account).address).write_volatile(key.address);
+        (&raw mut (*account).what).write_volatile(key.what);
+    }
+    if let Some(count) = SOURCES_OPENED.get_ptr_mut(0) {
         // SAFETY: as in `maps::count`.
         unsafe { *count += 1 };
     }
-    SOURCES.get_ptr_mut(key).map(|source| (source, opened))
+    Some(chosen)
 }
 
 /// Enters a frame; what [`Entered`] holds.
 ///
 /// # Safety
 ///
-/// `source` points to a value of [`SOURCES`]. Other CPUs may write to it at the same time: sums are atomic; what
+/// `place` is that of an account of [`SOURCES`], with its number. Other CPUs may write to it at the same time: sums are atomic; what
 /// else they overwrite is a destination, a SYN or the turn of an hour, which are approximate.
 #[inline(always)]
-unsafe fn enter(source: *mut Source, opened: bool, entry: Entry, mark: Mark, peer: Address) -> u32 {
+unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
     let now = now();
-    // SAFETY: by the caller's promise; every offset below is inside a `Source`.
+    let tick = (now >> TICK) as u32;
+    let Place { account, number, opened } = place;
+    // SAFETY: by the caller's promise; every offset below is inside an `Account` or its `Details`.
     unsafe {
         let time = now + EPOCH.load();
         // A division only where the hour turns. It has begun already for who is a little behind: another CPU, or an
         // interface whose epoch was read a moment later.
-        let into = time.wrapping_sub((*source).number.wrapping_mul(WINDOW));
+        let into = time.wrapping_sub(u64::from((*account).number) * WINDOW);
         if into >= WINDOW && into.wrapping_neg() > BEHIND {
-            turn(source, time / WINDOW, now);
+            let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return 0 };
+            turn(account, details, (time / WINDOW) as u32, now);
         }
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*source).packets, entry.packets());
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*source).bytes, entry.bytes());
-        (*source).last = now;
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*account).packets, entry.packets());
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*account).bytes, entry.bytes());
+        (*account).last = tick;
 
         let mut entered = 0;
         let syn = mark.syn();
-        if syn != 0 && !(*source).syns.contains(&syn) {
-            let oldest = (*source).attempts as usize & (REMEMBERED - 1);
-            *(&raw mut (*source).syns).cast::<u32>().add(oldest) = syn;
-            atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*source).attempts, 1);
+        if syn != 0 && !(*account).syns.contains(&syn) {
+            let oldest = (*account).attempts as usize & (REMEMBERED - 1);
+            *(&raw mut (*account).syns).cast::<u32>().add(oldest) = syn;
+            atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*account).attempts, 1);
             entered |= Entered::ATTEMPT;
         }
         let attempt = entered != 0;
-        // What repeats is neither looked for nor written again: memory is most of what a blocked frame costs.
-        if (*source).peer != mark.peer() {
+        // What repeats is neither looked for nor written again.
+        if (*account).peer != mark.peer() || opened {
+            let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return entered };
             let bit = mark.destination_bit();
-            let words = (&raw mut (*source).destinations).cast::<u64>();
+            let words = (&raw mut (*details).destinations).cast::<u64>();
             // The mask is a bound for the verifier.
             let word = words.add((bit as usize / 64) & (DESTINATION_BITS / 64 - 1));
             let mask = 1 << (bit % 64);
@@ -199,21 +309,24 @@ unsafe fn enter(source: *mut Source, opened: bool, entry: Entry, mark: Mark, pee
                 *word |= mask;
             }
             if attempt || opened {
-                (*source).peer = mark.peer();
-                (*source).destination = [peer.high, peer.low];
-                (*source).destination_family = peer.family as u64;
+                (*account).peer = mark.peer();
+                (*details).destination = [peer.high, peer.low];
+                (*details).destination_family = peer.family as u64;
+            }
+            if opened {
+                (*details).opened = now;
             }
         }
-        if opened {
-            (*source).opened = now;
-        }
-        let unit = (now >> TOLD_UNIT) as u32;
-        if (attempt || opened) && unit.wrapping_sub((*source).told) >= EVENT_INTERVAL {
-            (*source).told = unit;
+        let since = (tick as u16).wrapping_sub((*account).told);
+        if opened || attempt && since >= EVENT_INTERVAL {
+            (*account).told = tick as u16;
             entered |= Entered::TELL;
         }
-        if entry.answer().is_answered() && !let_through(SOURCE_PACE, &raw mut (*source).answered, now) {
-            entered |= Entered::HAS_HAD_ITS_SHARE;
+        if entry.answer().is_answered() {
+            let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return entered };
+            if !let_through(SOURCE_PACE, &raw mut (*details).answered, now) {
+                entered |= Entered::HAS_HAD_ITS_SHARE;
+            }
         }
         entered
     }
@@ -225,33 +338,40 @@ unsafe fn enter(source: *mut Source, opened: bool, entry: Entry, mark: Mark, pee
 ///
 /// As of [`enter`].
 #[inline(always)]
-unsafe fn turn(source: *mut Source, number: u64, now: u64) {
+unsafe fn turn(account: *mut Account, details: *mut Details, number: u32, now: u64) {
     // SAFETY: by the caller's promise.
     unsafe {
-        (*source).packets_before += (*source).before.packets;
-        (*source).bytes_before += (*source).before.bytes;
-        (*source).attempts_before += (*source).before.attempts;
+        (*details).packets_before += (*details).before.packets;
+        (*details).bytes_before += (*details).before.bytes;
+        (*details).attempts_before += (*details).before.attempts;
         // First of all, so that others do not turn it too.
-        let ended = (*source).number;
-        (*source).number = number;
-        (*source).before = (*source).hour();
-        (*source).before.number = ended;
-        (*source).packets = 0;
-        (*source).bytes = 0;
+        let ended = (*account).number;
+        (*account).number = number;
+        (*details).before = Window {
+            number: u64::from(ended),
+            packets: (*account).packets,
+            bytes: (*account).bytes,
+            attempts: (*account).attempts,
+            first: (*details).first,
+            last: (*details).first.max(u64::from((*account).last) << TICK),
+            destinations: (*details).destinations,
+        };
+        (*account).packets = 0;
+        (*account).bytes = 0;
         // The oldest comes first, since the count says which it is and begins anew.
         // Written out: Linux 5.10 reads the stack at places that are known only.
-        let (mut syns, oldest) = ((*source).syns, (*source).attempts);
+        let (mut syns, oldest) = ((*account).syns, (*account).attempts);
         if oldest & 1 != 0 {
             syns = [syns[1], syns[2], syns[3], syns[0]];
         }
         if oldest & 2 != 0 {
             syns = [syns[2], syns[3], syns[0], syns[1]];
         }
-        (*source).syns = syns;
-        (*source).attempts = 0;
-        (*source).peer = 0;
-        (*source).first = now;
-        (*source).destinations = [0; DESTINATION_BITS / 64];
+        (*account).syns = syns;
+        (*account).attempts = 0;
+        (*account).peer = 0;
+        (*details).first = now;
+        (*details).destinations = [0; DESTINATION_BITS / 64];
     }
 }
 

@@ -396,7 +396,7 @@ pub(crate) fn memory_exhausted(scene: &mut Scene<'_>) -> Result<Duration> {
 
 pub(crate) fn accounts_exhausted(scene: &mut Scene<'_>) -> Result<Duration> {
     let since = Instant::now();
-    scene.traffic.send_from_many(scene.network, 150_000)?;
+    scene.traffic.send_from_many(scene.network, 400_000)?;
     let took = since.elapsed();
     let screen = scene.filter.op25b(&["top", "--once"])?;
     ensure!(screen.stdout.contains("had to make room"), "{screen:?}");

@@ -95,7 +95,7 @@ const FAULTS: [Break; 15] = [
 
 /// The same, behind the reloads: to know so many takes the daemon memory.
 const LAST: [Break; 1] =
-    [fault("150,000 sources at once, where accounts of 131,072 fit", (1, 3), faults::accounts_exhausted)];
+    [fault("400,000 sources at once, where accounts of 262,144 fit", (1, 3), faults::accounts_exhausted)];
 
 /// What opens port 25 whatever a filter does, and for how long.
 const OPENINGS: [Break; 2] = [

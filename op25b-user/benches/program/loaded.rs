@@ -116,9 +116,12 @@ notice: {{text: {}}}
 }
 
 /// Blocked frames of many sources under many prefixes.
+#[derive(Clone, Copy)]
 pub(crate) struct Spreading {
     pub(crate) prefixes: u32,
     pub(crate) sources: u32,
+    /// As far apart as the prefixes reach, and no neighbours.
+    pub(crate) scattered: bool,
     pub(crate) accounts: bool,
     /// Every frame another SYN.
     pub(crate) attempts: bool,
@@ -146,8 +149,14 @@ impl Spreading {
         let text = policy::text(&policy::prefixes(self.prefixes)?, "eth1", self.accounts);
         let (count, attempts) = (self.sources.to_ne_bytes(), [u8::from(self.attempts)]);
         let servers = [u8::from(self.servers)];
-        let globals: [(&str, &[u8]); 3] =
-            [("SOURCE_COUNT", &count), ("ATTEMPTS", &attempts), ("SERVERS_VARY", &servers)];
+        let stride = if self.scattered { policy::covered(self.prefixes) / self.sources } else { 1 };
+        let stride = stride.to_ne_bytes();
+        let globals: [(&str, &[u8]); 4] = [
+            ("SOURCE_COUNT", &count),
+            ("ATTEMPTS", &attempts),
+            ("SERVERS_VARY", &servers),
+            ("STRIDE", &stride),
+        ];
         let mut object = created(&policy::tables(&text)?, Role::CUSTOMER, self.accounts, &globals)?;
         object::load(&mut object, FILTER)?;
         object::load(&mut object, FLOOR)?;

@@ -83,16 +83,25 @@ fn answered(arguments: &Arguments, report: &mut Report) -> Result<()> {
 /// Frames that are blocked, by how many sources send them.
 fn sources(arguments: &Arguments, report: &mut Report) -> Result<()> {
     const PREFIXES: u32 = 1_000;
-    let counts: &[u32] = if arguments.quick { &[1, 10_000] } else { &[1, 100, 1_000, 10_000, 100_000] };
+    let counts: &[u32] =
+        if arguments.quick { &[1, 10_000, 100_000] } else { &[1, 100, 1_000, 10_000, 100_000] };
     let mut part = Part::new("Blocked, 1,000 prefixes, by sources", NANOSECONDS, "an empty program");
     for &count in counts {
-        for (what, accounts, attempts, servers) in [
-            ("no accounts", false, true, false),
-            ("retransmissions", true, false, false),
-            ("attempts", true, true, false),
-            ("attempts, ever other servers", true, true, true),
+        let neighbours = Spreading {
+            prefixes: PREFIXES,
+            sources: count,
+            scattered: false,
+            accounts: true,
+            attempts: true,
+            servers: false,
+        };
+        for (what, spreading) in [
+            ("no accounts", Spreading { accounts: false, ..neighbours }),
+            ("retransmissions", Spreading { attempts: false, ..neighbours }),
+            ("attempts", neighbours),
+            ("attempts, far apart", Spreading { scattered: true, ..neighbours }),
+            ("attempts, ever other servers", Spreading { servers: true, ..neighbours }),
         ] {
-            let spreading = Spreading { prefixes: PREFIXES, sources: count, accounts, attempts, servers };
             part.rows.push(spread(arguments, format!("{} sources, {what}", grouped(count)), &spreading)?);
         }
     }
@@ -116,8 +125,14 @@ fn prefixes(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let mut part =
         Part::new("Blocked, 10,000 sources, no accounts, by prefixes", NANOSECONDS, "an empty program");
     for &prefixes in counts {
-        let spreading =
-            Spreading { prefixes, sources: 10_000, accounts: false, attempts: false, servers: false };
+        let spreading = Spreading {
+            prefixes,
+            sources: 10_000,
+            scattered: false,
+            accounts: false,
+            attempts: false,
+            servers: false,
+        };
         part.rows.push(spread(arguments, format!("{} prefixes", grouped(prefixes)), &spreading)?);
     }
     report.part(part);

@@ -10,10 +10,11 @@ use aya::{
     util::KernelVersion,
 };
 use op25b::{
-    bulk, document,
+    document,
     object::{self, Constants, Maps, Wire, program},
     policy::{Override, Policy},
     situation::Situation,
+    sources::kept,
     tables::Tables,
 };
 use op25b_ebpf::{
@@ -355,12 +356,14 @@ impl Kernel {
 
     /// The accounts of sources, and how many were ever opened.
     pub(crate) fn accounts(&self) -> Result<(Vec<(Key, Source)>, u64)> {
-        let Some(Map::LruHashMap(accounts)) = self.object.map("SOURCES") else {
+        let (Some(Map::Array(accounts)), Some(Map::Array(details))) =
+            (self.object.map(object::SOURCES), self.object.map(object::SOURCES_DETAILS))
+        else {
             anyhow::bail!("the object has no accounts");
         };
         let opened = self.object.map("SOURCES_OPENED").context("the object does not count accounts")?;
         let opened: PerCpuArray<_, u64> = PerCpuArray::try_from(opened)?;
-        Ok((bulk::read(accounts)?, opened.get(&0, 0)?.iter().sum()))
+        Ok((kept(accounts, details)?, opened.get(&0, 0)?.iter().sum()))
     }
 
     /// One counter cell over all CPUs.
