@@ -12,6 +12,7 @@ mod tree;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -44,6 +45,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     if check {
         root::require("cargo xtask dist --check")?;
     }
+    let begun = Instant::now();
     setup::run_for_dist(check)?;
     if check {
         // Known vulnerabilities, which it would fetch from elsewhere, are for who has the network: deny.toml is ready.
@@ -59,6 +61,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let built = build::release(&workspace, Path::new(TARGET), epoch)?;
     let (packages, tree) = pack(&workspace, &built, Path::new(PACKAGES), epoch)?;
     println!("{}", fs::read_to_string(Path::new(PACKAGES).join(SUMS))?.trim_end());
+    println!("dist: both made in {PACKAGES} within {} s", begun.elapsed().as_secs());
     if check {
         roots::check(&packages.deb, &packages.tarball, &tree, epoch)?;
         compare_with_another_build(&workspace, &built, &packages, epoch)?;
