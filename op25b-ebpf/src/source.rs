@@ -14,8 +14,12 @@ pub const KEPT: u32 = 1 << 18;
 /// Places of a set. A source's [`Key`] names its set, and in which place it is looked for first; it has the first one that
 /// was free. The least recently seen of a full set makes room.
 pub const WAYS: u32 = 16;
-/// Bits of an address that differ in the addresses of a block, which have a set each.
-const BLOCK: u32 = (KEPT / WAYS).trailing_zeros();
+/// Neighbouring addresses whose accounts are neighbours too: as many as a page of memory holds.
+const NEIGHBOURS: u64 = 64;
+/// The counts of accounts: how many were opened.
+pub const OPENED: u32 = 0;
+/// And how many made room for others.
+pub const EVICTED: u32 = 1;
 /// Nanoseconds of a [`Window`].
 pub const WINDOW: u64 = 3_600_000_000_000;
 /// Bits of a window's map of destinations: linear counting stays within 15 % up to 1,000 of them.
@@ -75,18 +79,16 @@ impl Key {
 
     /// Its set, and the place that is looked at first; `last_set` is one less than there are sets, a power of two.
     ///
-    /// Customers' addresses are dense, so neighbours have neighbouring sets and the same place, and share pages of
-    /// memory. Sixteen blocks, one after the other, have all the room there is; others lie on them by chance, of which the
-    /// seed keeps others from knowing.
+    /// Customers' addresses are dense, so that neighbours share pages of memory; where the pages are and who shares a set
+    /// with whom depends on the seed: nobody can choose addresses that make room for each other.
     #[inline(always)]
     #[must_use]
     pub const fn place(self, seed: u64, last_set: u32) -> (u32, u32) {
-        let chance = mix(seed ^ self.what as u64, self.address / KEPT as u64);
-        // Of what is delegated to IPv6 customers the lowest bits are often zero.
-        let near = (self.address ^ self.address >> 8) as u32;
-        let set = near.wrapping_add(chance as u32) & last_set;
-        let way = (self.address >> BLOCK ^ chance >> 60) as u32 & (WAYS - 1);
-        (set, way)
+        // Of what is delegated to IPv6 customers the lowest bits are zero, eight or sixteen of them.
+        let near = self.address ^ self.address >> 8 ^ self.address >> 16;
+        let chance = mix(seed ^ self.what as u64, near / NEIGHBOURS);
+        let set = (near & (NEIGHBOURS - 1) | chance.wrapping_mul(NEIGHBOURS)) as u32 & last_set;
+        (set, (chance >> 60) as u32)
     }
 
     /// The group's number, zero for none.
@@ -254,7 +256,7 @@ pub struct Account {
     pub peer: u32,
     /// The group's number in the low byte, [`crate::verdict::Reason`] and [`Family`] above; zero: nobody's.
     pub what: u16,
-    /// The lower half of the tick of the last event.
+    /// The lower half of the tick of the last event: it says the same again after 73 minutes, for who has had none since.
     pub told: u16,
 }
 

@@ -250,17 +250,27 @@ pub fn decide<P: Policy>(flow: &Flow, role: Role, policy: &P) -> Decision {
     if !flow.readable && !role.judges_customers() {
         return Decision::OTHER;
     }
-    if flow.from_port_25 { to_customer(flow, policy) } else { from_customer(flow, role, policy) }
+    // Looked up once for both directions: in the kernel each place where it is asked costs a call, or the verifier's time.
+    let (customer, server) = (policy.customer(flow.customer()), policy.server(flow.peer()));
+    if flow.from_port_25 {
+        to_customer(customer, server, policy)
+    } else {
+        from_customer(flow, role, customer, server, policy)
+    }
 }
 
 /// Role `customer`: rows 2 to 8.
 #[inline(always)]
-fn from_customer<P: Policy>(flow: &Flow, role: Role, policy: &P) -> Decision {
-    let customer = policy.customer(flow.source);
+fn from_customer<P: Policy>(
+    flow: &Flow,
+    role: Role,
+    customer: Customer,
+    server: Server,
+    policy: &P,
+) -> Decision {
     let group = policy.group(customer.group());
     let decided = |reason, verdict, relays| Decision { reason, verdict, group: customer.group(), relays };
 
-    let server = policy.server(flow.destination);
     if customer.has(Customer::QUARANTINED) && !(server.relays != 0 && customer.has(Customer::RELAYS_LEFT)) {
         return decided(Reason::Quarantined, Verdict::Drop, 0);
     }
@@ -298,8 +308,7 @@ fn from_customer<P: Policy>(flow: &Flow, role: Role, policy: &P) -> Decision {
 
 /// Role `upstream`: TCP from port 25.
 #[inline(always)]
-fn to_customer<P: Policy>(flow: &Flow, policy: &P) -> Decision {
-    let customer = policy.customer(flow.destination);
+fn to_customer<P: Policy>(customer: Customer, sender: Server, policy: &P) -> Decision {
     let group = policy.group(customer.group());
     let decided = |reason, verdict, relays| Decision { reason, verdict, group: customer.group(), relays };
 
@@ -312,7 +321,6 @@ fn to_customer<P: Policy>(flow: &Flow, policy: &P) -> Decision {
     {
         return decided(Reason::Exempt, Verdict::Pass, 0);
     }
-    let sender = policy.server(flow.source);
     let relays = sender.relays & group.map_or(u64::MAX, |group| group.relays);
     if relays != 0 {
         return decided(Reason::Relay, Verdict::Pass, relays);

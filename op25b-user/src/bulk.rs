@@ -72,7 +72,7 @@ where
     pub fn new(map: &MapData) -> Result<Self> {
         let info = map.info()?;
         let size = info.value_size() as usize;
-        ensure!(size.is_multiple_of(size_of::<T>()), "an entry has {size} bytes, not {}", size_of::<T>());
+        ensure!(size == size_of::<T>(), "an entry has {size} bytes, not {}", size_of::<T>());
         let length = size * info.max_entries() as usize;
         let memory = MmapOptions::new()
             .len(length)

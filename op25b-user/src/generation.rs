@@ -129,14 +129,15 @@ pub async fn enforce(
     let kept = previous.map(|previous| previous.generation);
     // What a crash left of a generation that never took force.
     remove_all_but(instance, kept)?;
-    if let Some(other) = previous.filter(|previous| !previous.is_of_this_version()) {
+    let other = previous.filter(|previous| !previous.is_of_this_version());
+    if let Some(other) = other {
         log::warn!(
             "replaces the generation of another version of op25b (layout {}); counters start anew",
             other.abi
         );
-        // The kernel would take them for what they are not.
-        durable::remove_all(&instance.pins().join("counters"))?;
-        durable::remove_all(&instance.sources())?;
+    }
+    if previous.is_none() || other.is_some() {
+        forget_counts(instance)?;
     }
     let prepared = prepare(instance, policy, tables, places, manifest, trace)
         .and_then(|logger| manifest.begin(instance).map(|()| logger));
@@ -149,6 +150,10 @@ pub async fn enforce(
         Err(error) => {
             revert(instance, manifest, previous).await;
             remove_all_but(instance, kept)?;
+            if other.is_some() {
+                // They are of this version, and would be in the way of that one.
+                forget_counts(instance)?;
+            }
             if previous.is_none() {
                 forget(instance);
             }
@@ -163,6 +168,14 @@ pub async fn enforce(
         log::info!("{}: {how}, {}, role {}", interface.name, interface.mode.name(), interface.role);
     }
     Ok(logger)
+}
+
+/// Removes counters and accounts that no manifest tells of, or that another version made: the kernel would take them for what
+/// they are not. Programs that are attached keep theirs.
+fn forget_counts(instance: &Instance) -> Result<()> {
+    durable::remove_all(&instance.pins().join("counters"))?;
+    durable::remove_all(&instance.sources())?;
+    Ok(())
 }
 
 /// Loads and pins the programs of all interfaces, so that no packet meets an empty table.

@@ -71,7 +71,7 @@ pub struct Constants {
     pub submission: bool,
     /// Whether sources are accounted for.
     pub accounts: bool,
-    /// Of the hashes of destinations and SYNs, the same as long as the sources' accounts are kept.
+    /// Of the places of accounts and the hashes of destinations and SYNs, the same as long as accounts are kept.
     pub seed: u64,
     /// Whether blocked frames are answered where the group says so.
     pub answers: bool,
@@ -220,8 +220,8 @@ pub const REPLIES: &str = "REPLIES";
 pub const SOURCES: &str = "SOURCES";
 /// What else is kept of each.
 pub const SOURCES_DETAILS: &str = "SOURCES_DETAILS";
-/// How many accounts were ever opened.
-pub const SOURCES_OPENED: &str = "SOURCES_OPENED";
+/// How many accounts were ever opened, and made room for others.
+pub const SOURCES_COUNTS: &str = "SOURCES_COUNTS";
 /// Where the kernel's events arrive.
 pub const EVENTS: &str = "EVENTS";
 /// How many dropped frames one is told of for a capture.
@@ -229,7 +229,7 @@ pub const CAPTURE: &str = "CAPTURE";
 /// What outlives generations and is an interface's.
 pub const OF_INTERFACE: [&str; 4] = [COUNTERS, SEEN, SAMPLED, REPLIES];
 /// What outlives generations and is the instance's.
-pub const OF_INSTANCE: [&str; 5] = [SOURCES, SOURCES_DETAILS, SOURCES_OPENED, EVENTS, CAPTURE];
+pub const OF_INSTANCE: [&str; 5] = [SOURCES, SOURCES_DETAILS, SOURCES_COUNTS, EVENTS, CAPTURE];
 /// Accounts that an object alone has room for: it is asked, and not attached.
 const SOURCES_ALONE: u32 = 1 << 10;
 

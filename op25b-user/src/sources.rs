@@ -13,7 +13,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use op25b_ebpf::{
     address::Family,
-    source::{self, DESTINATION_BITS, WINDOW},
+    source::{self, DESTINATION_BITS, EVICTED, WINDOW},
     verdict::Reason,
 };
 use serde::Serialize;
@@ -23,7 +23,7 @@ use crate::{
     clock,
     instance::Instance,
     manifest::Manifest,
-    object::{SOURCES, SOURCES_DETAILS, SOURCES_OPENED},
+    object::{SOURCES, SOURCES_COUNTS, SOURCES_DETAILS},
     policy::{Triage, contains, short},
 };
 
@@ -131,31 +131,43 @@ pub fn read_by(instance: &Instance, manifest: &Manifest, epoch: u64) -> Result<A
         let path = directory.join(name);
         MapData::from_pin(&path).with_context(|| format!("cannot open the accounts {}", path.display()))
     };
-    let entries = kept(&open(SOURCES)?, &open(SOURCES_DETAILS)?)?;
-    let opened: PerCpuArray<MapData, u64> =
-        PerCpuArray::try_from(Map::PerCpuArray(open(SOURCES_OPENED)?)).context("not a count of accounts")?;
-    let opened: u64 = opened.get(&0, 0)?.iter().sum();
-    let evicted = opened.saturating_sub(entries.len() as u64);
-    let accounts = entries.iter().filter_map(|(key, source)| account(key, source, manifest, epoch)).collect();
+    let counts: PerCpuArray<MapData, u64> =
+        PerCpuArray::try_from(Map::PerCpuArray(open(SOURCES_COUNTS)?)).context("not counts of accounts")?;
+    let evicted = counts.get(&EVICTED, 0)?.iter().sum();
+    let accounts = kept(&open(SOURCES)?, &open(SOURCES_DETAILS)?)?
+        .filter_map(|(key, source)| account(&key, &source, manifest, epoch))
+        .collect();
     Ok(Accounts { accounts, room: u64::from(source::KEPT), evicted })
 }
+
+/// How often an account is read that changes hands, or hours, while it is.
+const READS: u32 = 3;
 
 /// What the maps of accounts and of their details hold.
 ///
 /// # Errors
 ///
 /// When they have another layout.
-pub fn kept(accounts: &MapData, details: &MapData) -> Result<Vec<(source::Key, source::Source)>> {
+pub fn kept(
+    accounts: &MapData,
+    details: &MapData,
+) -> Result<impl Iterator<Item = (source::Key, source::Source)>> {
     let accounts = Mapped::<source::Account>::new(accounts)?;
     let details = Mapped::<source::Details>::new(details)?;
-    let mut kept = Vec::new();
-    for number in 0..accounts.len() {
-        let Some(account) = accounts.get(number) else { break };
-        if let (Some(key), Some(details)) = (account.key(), details.get(number)) {
-            kept.push((key, source::Source { account, details }));
+    Ok((0..accounts.len()).filter_map(move |number| {
+        let mut account = accounts.get(number)?;
+        for _ in 0..READS {
+            let key = account.key()?;
+            let source = source::Source { account, details: details.get(number)? };
+            // Whose, and of which hour, it still is: both are of one moment then, but for the last frames.
+            account = accounts.get(number)?;
+            if account.key() == Some(key) && account.number == source.account.number {
+                return Some((key, source));
+            }
         }
-    }
-    Ok(kept)
+        // One that is fought for is read the next time.
+        None
+    }))
 }
 
 /// `None`: opened, and nothing entered yet.

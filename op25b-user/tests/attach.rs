@@ -17,8 +17,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::MapData;
 use lab::{Filter, KURUME, Namespace, eventually, syn};
 use nix::sys::signal::Signal;
+use op25b::object;
 
 /// Of `policies/kurume.yaml`: group residential, enforcing.
 const CUSTOMER: [&str; 2] = ["203.0.113.10", "2001:db8:1000::10"];
@@ -816,6 +818,11 @@ fn a_new_version_replaces_the_one_before_without_a_gap() -> Result<()> {
         let answer = filter.op25b(&[command])?;
         assert!(answer.error()?.contains("another version"), "{answer:?}");
     }
+    // Its accounts were a map of another kind.
+    let accounts = filter.pins().join("sources").join(object::SOURCES);
+    let counts = MapData::from_pin(filter.pins().join("sources").join(object::SOURCES_COUNTS))?;
+    fs::remove_file(&accounts)?;
+    counts.pin(&accounts)?;
     let program = site.edge.xdp("eth1")?;
     filter.start(KURUME, &[])?;
     assert!(filter.said().contains("swapped without a gap"), "{}", filter.said());

@@ -174,9 +174,9 @@ fn live(filter: &Filter<'_>) -> Result<Live> {
         }
     }
     let sources = filter.pins().join("sources");
-    read(&sources.join(object::SOURCES_OPENED))?;
+    read(&sources.join(object::SOURCES_COUNTS))?;
     let open = |name: &str| MapData::from_pin(sources.join(name));
-    let mut accounts = kept(&open(object::SOURCES)?, &open(object::SOURCES_DETAILS)?)?;
+    let mut accounts: Vec<_> = kept(&open(object::SOURCES)?, &open(object::SOURCES_DETAILS)?)?.collect();
     accounts.sort_by_key(|(key, _)| format!("{key:?}"));
     Ok((counted, accounts))
 }

@@ -46,7 +46,7 @@ pub(crate) static COARSE_CLOCK: Global<u8> = Global::new(0);
 /// Nanoseconds from CLOCK_MONOTONIC to the time since the Unix epoch.
 #[unsafe(no_mangle)]
 pub(crate) static EPOCH: Global<u64> = Global::new(0);
-/// Of the hashes of destinations, so that nobody outside knows which are alike.
+/// Of the places of accounts and the hashes of destinations, so that nobody outside knows which are alike.
 #[unsafe(no_mangle)]
 pub(crate) static SEED: Global<u64> = Global::new(0);
 /// Number of the last set of accounts; their number is a power of two.

@@ -1,6 +1,9 @@
 //! The accounts of the sources of judged packets, and the events of who listens.
 
-use core::intrinsics::{AtomicOrdering::Relaxed, atomic_xadd};
+use core::{
+    intrinsics::{AtomicOrdering::Relaxed, atomic_xadd},
+    mem::offset_of,
+};
 
 use aya_ebpf::{
     EbpfContext,
@@ -15,8 +18,8 @@ use op25b_ebpf::{
     found::Found,
     policy::Policy,
     source::{
-        Account, DESTINATION_BITS, Details, EVENT_INTERVAL, Entry, Event, KEPT, Key, Mark, REMEMBERED,
-        SNAPSHOT, SOURCE_PACE, TICK, Tcp, WAYS, WINDOW, Window, source_word,
+        Account, DESTINATION_BITS, Details, EVENT_INTERVAL, EVICTED, Entry, Event, KEPT, Key, Mark, OPENED,
+        REMEMBERED, SNAPSHOT, SOURCE_PACE, TICK, Tcp, WAYS, WINDOW, Window, source_word,
     },
     verdict::{Flow, Verdict},
 };
@@ -35,9 +38,9 @@ static SOURCES: Array<Account> = Array::with_max_entries(KEPT, BPF_F_MMAPABLE);
 /// What else is kept of each, by the number of the account.
 #[map]
 static SOURCES_DETAILS: Array<Details> = Array::with_max_entries(KEPT, BPF_F_MMAPABLE);
-/// Accounts that were ever opened: what is no longer there was evicted.
+/// How many accounts were ever [`OPENED`], and [`EVICTED`].
 #[map]
-static SOURCES_OPENED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static SOURCES_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 /// Events, for the daemon that listens; nobody listening costs a look.
 #[map]
 static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
@@ -146,9 +149,14 @@ struct Place {
     account: *mut Account,
     /// The number that its details have too.
     number: u32,
-    /// Whether it was opened for this frame.
-    opened: bool,
+    /// How [`op25b_open`] came by it; zero where it was found.
+    opened: u32,
 }
+
+/// Bit of a number that [`op25b_open`] returns: the account was opened for this frame.
+const OPENED_NOW: u32 = 1 << 30;
+/// And another one made room for it.
+const MADE_ROOM: u32 = 1 << 31;
 
 /// The number of a place of a set.
 #[inline(always)]
@@ -169,24 +177,26 @@ fn find(key: Key) -> Option<Place> {
             ((&raw const (*account).address).read_volatile(), (&raw const (*account).what).read_volatile())
         };
         if address == key.address && what == key.what {
-            return Some(Place { account, number, opened: false });
+            return Some(Place { account, number, opened: 0 });
         }
         // Accounts are never closed: behind room there is none.
         if what == 0 {
             break;
         }
     }
-    let number = op25b_open(key.address, u64::from(key.what), u64::from(set), u64::from(home));
-    Some(Place { account: SOURCES.get_ptr_mut(number)?, number, opened: true })
+    let opened = op25b_open(key.address, u64::from(key.what), u64::from(set), u64::from(home));
+    let number = opened & !(OPENED_NOW | MADE_ROOM);
+    Some(Place { account: SOURCES.get_ptr_mut(number)?, number, opened })
 }
 
-/// How often a CPU tries to be the only one that opens an account in a set: opening takes some 300 ns, a try a third of it.
-const TRIES: u32 = 128;
+/// How often a CPU looks whether it can be the only one that opens an account in a set: opening takes some 300 ns, a look one
+/// or two.
+const LOOKS: u32 = 256;
 /// No number of an account.
-const NONE: u32 = u32::MAX;
+const NONE: u32 = !(OPENED_NOW | MADE_ROOM);
 
-/// Opens an account, in place of the least recently seen where its set is full: its number. [`NONE`] if another CPU was at it
-/// all the time, since it was interrupted there: nobody waits for that.
+/// Opens an account, in place of the least recently seen where its set is full: its number, with [`OPENED_NOW`] and
+/// [`MADE_ROOM`]. [`NONE`] if another CPU was at it all the time, since it was interrupted there: nobody waits for that.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn op25b_open(address: u64, what: u64, set: u64, home: u64) -> u32 {
@@ -197,7 +207,10 @@ extern "C" fn op25b_open(address: u64, what: u64, set: u64, home: u64) -> u32 {
     unsafe {
         let claims = &raw mut (*first).claims;
         let mut mine = false;
-        for _ in 0..TRIES {
+        for _ in 0..LOOKS {
+            if claims.read_volatile() != 0 {
+                continue;
+            }
             atomic_xadd::<u64, u64, { Relaxed }>(claims, 1);
             if claims.read_volatile() == 1 {
                 mine = true;
@@ -214,7 +227,7 @@ extern "C" fn op25b_open(address: u64, what: u64, set: u64, home: u64) -> u32 {
     }
 }
 
-/// Makes room for an account, or finds what another CPU has opened meanwhile: its number.
+/// What [`op25b_open`] returns.
 ///
 /// # Safety
 ///
@@ -222,18 +235,20 @@ extern "C" fn op25b_open(address: u64, what: u64, set: u64, home: u64) -> u32 {
 /// next one's.
 #[inline(always)]
 unsafe fn room(key: Key, set: u32, home: u32) -> Option<u32> {
-    let tick = (now() >> TICK) as u32;
-    let (mut chosen, mut silent) = (NONE, i32::MIN);
+    let now = now();
+    let tick = (now >> TICK) as u32;
+    let (mut chosen, mut silent, mut is_taken) = (NONE, i32::MIN, true);
     for step in 0..WAYS {
         let number = number(set, home ^ step);
         let account = SOURCES.get_ptr_mut(number)?;
         // SAFETY: an element of an array map.
         let Account { address, what, last, .. } = unsafe { *account };
         if what == key.what && address == key.address {
+            // Another CPU was first.
             return Some(number);
         }
         if what == 0 {
-            chosen = number;
+            (chosen, is_taken) = (number, false);
             break;
         }
         // CPUs differ by a tick: one may be ahead of this.
@@ -243,25 +258,48 @@ unsafe fn room(key: Key, set: u32, home: u32) -> Option<u32> {
         }
     }
     let (account, details) = (SOURCES.get_ptr_mut(chosen)?, SOURCES_DETAILS.get_ptr_mut(chosen)?);
+    let hour = ((now + EPOCH.load()) / WINDOW) as u32;
     // SAFETY: elements of array maps; of the words of details the last is not a source's.
     unsafe {
-        // Written in this order, since others look: nobody's, nothing in it, whose it is.
-        for word in (0..size_of::<Account>() / 8).rev() {
-            account.cast::<u64>().add(word).write_volatile(0);
+        // Written in this order, since others look: nobody's, nothing in it but its hour, whose it is.
+        (&raw mut (*account).what).write_volatile(0);
+        // Both at once: of the hour before others would make one of the source's.
+        let hour_and_tick = u64::from(hour) | u64::from(tick) << 32;
+        (&raw mut (*account).number).cast::<u64>().write_volatile(hour_and_tick);
+        for word in 0..SUMS {
+            account.cast::<u64>().add(1 + word).write_volatile(0);
         }
-        for word in 0..Details::WORDS {
+        // But for when its answers are due: who makes another make room goes on there, and gets no share anew by it.
+        for word in (0..Details::WORDS).filter(|word| *word != offset_of!(Details, answered) / 8) {
             details.cast::<u64>().add(word).write_volatile(0);
         }
-        (&raw mut (*account).last).write_volatile(tick);
+        (&raw mut (*details).first).write_volatile(now);
+        (&raw mut (*details).opened).write_volatile(now);
+        (&raw mut (*account).peer).write_volatile(0);
+        (&raw mut (*account).told).write_volatile(tick as u16);
         (&raw mut (*account).address).write_volatile(key.address);
         (&raw mut (*account).what).write_volatile(key.what);
     }
-    if let Some(count) = SOURCES_OPENED.get_ptr_mut(0) {
+    count(OPENED);
+    if is_taken {
+        count(EVICTED);
+    }
+    Some(chosen | OPENED_NOW | if is_taken { MADE_ROOM } else { 0 })
+}
+
+/// Words of an account between the address and its hour: sums and SYNs.
+const SUMS: usize = offset_of!(Account, number) / 8 - 1;
+
+#[inline(always)]
+fn count(what: u32) {
+    if let Some(count) = SOURCES_COUNTS.get_ptr_mut(what) {
         // SAFETY: as in `maps::count`.
         unsafe { *count += 1 };
     }
-    Some(chosen)
 }
+
+/// What is never: details that are not there.
+const UNKNOWN: u32 = Entered::HAS_HAD_ITS_SHARE;
 
 /// Enters a frame; what [`Entered`] holds.
 ///
@@ -274,6 +312,7 @@ unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
     let now = now();
     let tick = (now >> TICK) as u32;
     let Place { account, number, opened } = place;
+    let is_new = opened & OPENED_NOW != 0;
     // SAFETY: by the caller's promise; every offset below is inside an `Account` or its `Details`.
     unsafe {
         let time = now + EPOCH.load();
@@ -281,7 +320,7 @@ unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
         // interface whose epoch was read a moment later.
         let into = time.wrapping_sub(u64::from((*account).number) * WINDOW);
         if into >= WINDOW && into.wrapping_neg() > BEHIND {
-            let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return 0 };
+            let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return UNKNOWN };
             turn(account, details, (time / WINDOW) as u32, now);
         }
         atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*account).packets, entry.packets());
@@ -298,8 +337,8 @@ unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
         }
         let attempt = entered != 0;
         // What repeats is neither looked for nor written again.
-        if (*account).peer != mark.peer() || opened {
-            let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return entered };
+        if (*account).peer != mark.peer() {
+            let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return UNKNOWN };
             let bit = mark.destination_bit();
             let words = (&raw mut (*details).destinations).cast::<u64>();
             // The mask is a bound for the verifier.
@@ -308,22 +347,19 @@ unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
             if *word & mask == 0 {
                 *word |= mask;
             }
-            if attempt || opened {
+            if attempt || is_new {
                 (*account).peer = mark.peer();
                 (*details).destination = [peer.high, peer.low];
                 (*details).destination_family = peer.family as u64;
             }
-            if opened {
-                (*details).opened = now;
-            }
         }
         let since = (tick as u16).wrapping_sub((*account).told);
-        if opened || attempt && since >= EVENT_INTERVAL {
+        if is_new && opened & MADE_ROOM == 0 || attempt && since >= EVENT_INTERVAL {
             (*account).told = tick as u16;
             entered |= Entered::TELL;
         }
         if entry.answer().is_answered() {
-            let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return entered };
+            let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return UNKNOWN };
             if !let_through(SOURCE_PACE, &raw mut (*details).answered, now) {
                 entered |= Entered::HAS_HAD_ITS_SHARE;
             }

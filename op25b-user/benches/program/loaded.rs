@@ -12,7 +12,7 @@ use op25b::{
 use op25b_ebpf::{
     abi::{Link, Role},
     cookie::Keys,
-    source::KEPT,
+    source::{KEPT, OPENED},
 };
 
 use crate::{
@@ -176,9 +176,9 @@ impl Running {
         let returns = object::run(xdp(&self.object, FILTER)?, &self.frame)?;
         ensure!(returns == 1, "the filter returns {returns} for a frame of a customer");
         let opened: aya::maps::PerCpuArray<_, u64> = aya::maps::PerCpuArray::try_from(
-            self.object.map(object::SOURCES_OPENED).context("no map of accounts opened")?,
+            self.object.map(object::SOURCES_COUNTS).context("no map of accounts opened")?,
         )?;
-        let opened: u64 = opened.get(&0, 0)?.iter().sum();
+        let opened: u64 = opened.get(&OPENED, 0)?.iter().sum();
         let due = if spreading.accounts { u64::from(spreading.sources) } else { 0 };
         ensure!(
             opened >= due * 9 / 10 && (due > 0 || opened == 0),

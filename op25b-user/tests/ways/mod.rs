@@ -23,7 +23,7 @@ use op25b_ebpf::{
     found::Outcome,
     frame::{self, Sight},
     reply::REPLIES,
-    source::{Key, Source},
+    source::{Key, OPENED, Source},
     verdict::{self, Decision, Flow, Reason, Verdict},
 };
 
@@ -361,9 +361,9 @@ impl Kernel {
         else {
             anyhow::bail!("the object has no accounts");
         };
-        let opened = self.object.map("SOURCES_OPENED").context("the object does not count accounts")?;
+        let opened = self.object.map("SOURCES_COUNTS").context("the object does not count accounts")?;
         let opened: PerCpuArray<_, u64> = PerCpuArray::try_from(opened)?;
-        Ok((kept(accounts, details)?, opened.get(&0, 0)?.iter().sum()))
+        Ok((kept(accounts, details)?.collect(), opened.get(&OPENED, 0)?.iter().sum()))
     }
 
     /// One counter cell over all CPUs.
