@@ -240,8 +240,8 @@ pub struct Window {
 pub struct Account {
     /// [`Key::address`].
     pub address: u64,
-    /// Frames of the hour.
-    pub packets: u64,
+    /// Frames of the hour that were no attempts: one atomic sum a frame less than with all of them.
+    pub repeats: u64,
     /// Its bytes.
     pub bytes: u64,
     /// Its attempts; their lowest bits say which of the remembered SYNs is the oldest.
@@ -261,6 +261,13 @@ pub struct Account {
 }
 
 impl Account {
+    /// Frames of the hour.
+    #[inline(always)]
+    #[must_use]
+    pub const fn packets(&self) -> u64 {
+        self.repeats.wrapping_add(self.attempts)
+    }
+
     /// Whose it is, if anybody's.
     #[must_use]
     pub const fn key(&self) -> Option<Key> {
@@ -316,7 +323,7 @@ impl Source {
     pub fn hour(&self) -> Window {
         Window {
             number: u64::from(self.account.number),
-            packets: self.account.packets,
+            packets: self.account.packets(),
             bytes: self.account.bytes,
             attempts: self.account.attempts,
             first: self.details.first,

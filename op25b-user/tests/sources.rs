@@ -506,8 +506,8 @@ fn cpus_open_an_account_once() -> Result<()> {
         let (accounts, opened) = kernel.accounts()?;
         assert_eq!((accounts.len() as u32, opened), (SOURCES, u64::from(SOURCES)), "round {round}: opened");
         for (key, source) in accounts {
-            assert!(source.account.packets <= 4, "round {round}: {key:?}: more than were sent");
-            missing += 4 - source.account.packets;
+            assert!(source.account.packets() <= 4, "round {round}: {key:?}: more than were sent");
+            missing += 4 - source.account.packets();
         }
     }
     // Who is interrupted while it opens an account keeps others out, who do not wait.
@@ -607,7 +607,7 @@ fn an_hour_turns_once() -> Result<()> {
         };
         let attempts = account.attempts + details.before.attempts + details.attempts_before;
         let number = u64::from(account.number);
-        let found = (number, account.packets, details.before.packets, details.packets_before, attempts);
+        let found = (number, account.packets(), details.before.packets, details.packets_before, attempts);
         assert_eq!(found, expected, "{ahead} ns ahead");
     }
     Ok(())

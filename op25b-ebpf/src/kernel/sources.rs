@@ -191,7 +191,7 @@ fn find(key: Key) -> Option<Place> {
 
 /// How often a CPU looks whether it can be the only one that opens an account in a set: opening takes some 300 ns, a look one
 /// or two.
-const LOOKS: u32 = 256;
+const LOOKS: u32 = 128;
 /// No number of an account.
 const NONE: u32 = !(OPENED_NOW | MADE_ROOM);
 
@@ -323,7 +323,6 @@ unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
             let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return UNKNOWN };
             turn(account, details, (time / WINDOW) as u32, now);
         }
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*account).packets, entry.packets());
         atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*account).bytes, entry.bytes());
         (*account).last = tick;
 
@@ -336,6 +335,10 @@ unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
             entered |= Entered::ATTEMPT;
         }
         let attempt = entered != 0;
+        let repeats = entry.packets() - u64::from(entered);
+        if repeats != 0 {
+            atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*account).repeats, repeats);
+        }
         // What repeats is neither looked for nor written again.
         if (*account).peer != mark.peer() {
             let Some(details) = SOURCES_DETAILS.get_ptr_mut(number) else { return UNKNOWN };
@@ -385,14 +388,14 @@ unsafe fn turn(account: *mut Account, details: *mut Details, number: u32, now: u
         (*account).number = number;
         (*details).before = Window {
             number: u64::from(ended),
-            packets: (*account).packets,
+            packets: (*account).packets(),
             bytes: (*account).bytes,
             attempts: (*account).attempts,
             first: (*details).first,
             last: (*details).first.max(u64::from((*account).last) << TICK),
             destinations: (*details).destinations,
         };
-        (*account).packets = 0;
+        (*account).repeats = 0;
         (*account).bytes = 0;
         // The oldest comes first, since the count says which it is and begins anew.
         // Written out: Linux 5.10 reads the stack at places that are known only.

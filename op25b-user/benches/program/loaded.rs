@@ -119,9 +119,10 @@ notice: {{text: {}}}
 #[derive(Clone, Copy)]
 pub(crate) struct Spreading {
     pub(crate) prefixes: u32,
+    pub(crate) groups: usize,
     pub(crate) sources: u32,
     /// As far apart as the prefixes reach, and no neighbours.
-    pub(crate) scattered: bool,
+    pub(crate) far_apart: bool,
     pub(crate) accounts: bool,
     /// Every frame another SYN.
     pub(crate) attempts: bool,
@@ -146,10 +147,10 @@ impl Spreading {
             "{} sources are not all customers",
             self.sources
         );
-        let text = policy::text(&policy::prefixes(self.prefixes)?, "eth1", self.accounts);
+        let text = policy::text(&policy::prefixes(self.prefixes)?, self.groups, "eth1", self.accounts);
         let (count, attempts) = (self.sources.to_ne_bytes(), [u8::from(self.attempts)]);
         let servers = [u8::from(self.servers)];
-        let stride = if self.scattered { policy::covered(self.prefixes) / self.sources } else { 1 };
+        let stride = if self.far_apart { policy::covered(self.prefixes) / self.sources } else { 1 };
         let stride = stride.to_ne_bytes();
         let globals: [(&str, &[u8]); 4] = [
             ("SOURCE_COUNT", &count),

@@ -23,6 +23,7 @@ fn main() -> Result<()> {
     answered(&arguments, &mut report)?;
     sources(&arguments, &mut report)?;
     prefixes(&arguments, &mut report)?;
+    groups(&arguments, &mut report)?;
     report.write(&arguments)
 }
 
@@ -80,29 +81,34 @@ fn answered(arguments: &Arguments, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// Blocked frames of ten thousand neighbours under a thousand prefixes in two groups.
+const USUAL: Spreading = Spreading {
+    prefixes: 1_000,
+    groups: policy::GROUPS,
+    sources: 10_000,
+    far_apart: false,
+    accounts: true,
+    attempts: true,
+    servers: false,
+};
+
 /// Frames that are blocked, by how many sources send them.
 fn sources(arguments: &Arguments, report: &mut Report) -> Result<()> {
-    const PREFIXES: u32 = 1_000;
-    let counts: &[u32] =
-        if arguments.quick { &[1, 10_000, 100_000] } else { &[1, 100, 1_000, 10_000, 100_000] };
+    let counts: &[u32] = if arguments.quick { &[1, 10_000] } else { &[1, 100, 1_000, 10_000, 100_000] };
     let mut part = Part::new("Blocked, 1,000 prefixes, by sources", NANOSECONDS, "an empty program");
-    for &count in counts {
-        let neighbours = Spreading {
-            prefixes: PREFIXES,
-            sources: count,
-            scattered: false,
-            accounts: true,
-            attempts: true,
-            servers: false,
-        };
-        for (what, spreading) in [
-            ("no accounts", Spreading { accounts: false, ..neighbours }),
-            ("retransmissions", Spreading { attempts: false, ..neighbours }),
-            ("attempts", neighbours),
-            ("attempts, far apart", Spreading { scattered: true, ..neighbours }),
-            ("attempts, ever other servers", Spreading { servers: true, ..neighbours }),
-        ] {
-            part.rows.push(spread(arguments, format!("{} sources, {what}", grouped(count)), &spreading)?);
+    for &sources in counts {
+        let of = Spreading { sources, ..USUAL };
+        let mut cases = vec![
+            ("no accounts", Spreading { accounts: false, ..of }),
+            ("retransmissions", Spreading { attempts: false, ..of }),
+            ("attempts", of),
+            ("attempts, ever other servers", Spreading { servers: true, ..of }),
+        ];
+        if (2..=policy::covered(of.prefixes) / 2).contains(&sources) {
+            cases.push(("attempts, far apart", Spreading { far_apart: true, ..of }));
+        }
+        for (what, spreading) in cases {
+            part.rows.push(spread(arguments, format!("{} sources, {what}", grouped(sources)), &spreading)?);
         }
     }
     for (sources, what, due) in
@@ -125,15 +131,21 @@ fn prefixes(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let mut part =
         Part::new("Blocked, 10,000 sources, no accounts, by prefixes", NANOSECONDS, "an empty program");
     for &prefixes in counts {
-        let spreading = Spreading {
-            prefixes,
-            sources: 10_000,
-            scattered: false,
-            accounts: false,
-            attempts: false,
-            servers: false,
-        };
+        let spreading = Spreading { prefixes, accounts: false, attempts: false, ..USUAL };
         part.rows.push(spread(arguments, format!("{} prefixes", grouped(prefixes)), &spreading)?);
+    }
+    report.part(part);
+    Ok(())
+}
+
+/// And by how many groups they are in.
+fn groups(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let counts: &[usize] = if arguments.quick { &[2, 255] } else { &[1, 2, 16, 255] };
+    let mut part =
+        Part::new("Blocked, 1,000 prefixes, 10,000 sources, by groups", NANOSECONDS, "an empty program");
+    for &groups in counts {
+        let spreading = Spreading { groups, ..USUAL };
+        part.rows.push(spread(arguments, format!("{groups} groups"), &spreading)?);
     }
     report.part(part);
     Ok(())

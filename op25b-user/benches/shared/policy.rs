@@ -16,8 +16,8 @@ use op25b::{
 pub(crate) const CUSTOMERS: u32 = 1 << 17;
 /// The only relay.
 pub(crate) const RELAY: &str = "192.0.2.25";
-/// Groups, of which neighbouring prefixes are not: else they would be one range.
-pub(crate) const GROUPS: [&str; 2] = ["west", "east"];
+/// Groups, if nothing else is said: neighbouring prefixes are of different ones, else they would be one range.
+pub(crate) const GROUPS: usize = 2;
 
 /// So many prefixes, without gaps where customers send from; beyond as many as there is room for there, single
 /// addresses elsewhere.
@@ -45,7 +45,7 @@ pub(crate) const fn covered(count: u32) -> u32 {
 }
 
 /// The policy, for an interface written like this.
-pub(crate) fn text(prefixes: &[Ipv4Network], interfaces: &str, accounts: bool) -> String {
+pub(crate) fn text(prefixes: &[Ipv4Network], groups: usize, interfaces: &str, accounts: bool) -> String {
     let mut text = format!(
         "version: 1
 interfaces: {{customer: [{interfaces}]}}
@@ -56,12 +56,12 @@ account_sources: {accounts}
 customers:
 "
     );
-    for (number, group) in GROUPS.iter().enumerate() {
-        let of_group = prefixes.iter().skip(number).step_by(GROUPS.len());
+    for number in 0..groups {
+        let of_group = prefixes.iter().skip(number).step_by(groups);
         let list: Vec<String> = of_group.map(ToString::to_string).collect();
-        // A policy of few prefixes has one group.
+        // A policy of few prefixes has fewer.
         if !list.is_empty() {
-            text += &format!("  - {{name: {group}, mode: enforce, prefixes: [{}]}}\n", list.join(", "));
+            text += &format!("  - {{name: group{number}, mode: enforce, prefixes: [{}]}}\n", list.join(", "));
         }
     }
     text

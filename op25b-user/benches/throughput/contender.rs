@@ -211,7 +211,7 @@ fn tc_program(site: &Site) -> Result<Guard<'_>> {
 
 fn filter<'a>(site: &'a Site, attach: &str, accounts: bool) -> Result<Guard<'a>> {
     let mut filter = Filter::new(&site.router)?;
-    let text = policy::text(&policy::prefixes(PREFIXES)?, &site.interfaces(attach), accounts);
+    let text = policy::text(&policy::prefixes(PREFIXES)?, policy::GROUPS, &site.interfaces(attach), accounts);
     filter.start(&text, &[])?;
     Ok(Guard::Filter(Box::new(filter)))
 }
