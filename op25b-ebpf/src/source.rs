@@ -77,20 +77,6 @@ impl Key {
         Self { address, what: what | Self::USED }
     }
 
-    /// Its set, and the place that is looked at first; `last_set` is one less than there are sets, a power of two.
-    ///
-    /// Customers' addresses are dense, so that neighbours share pages of memory; where the pages are and who shares a set
-    /// with whom depends on the seed: nobody can choose addresses that make room for each other.
-    #[inline(always)]
-    #[must_use]
-    pub const fn place(self, seed: u64, last_set: u32) -> (u32, u32) {
-        // Of what is delegated to IPv6 customers the lowest bits are zero, eight or sixteen of them.
-        let near = self.address ^ self.address >> 8 ^ self.address >> 16;
-        let chance = mix(seed ^ self.what as u64, near / NEIGHBOURS);
-        let set = (near & (NEIGHBOURS - 1) | chance.wrapping_mul(NEIGHBOURS)) as u32 & last_set;
-        (set, (chance >> 60) as u32)
-    }
-
     /// The group's number, zero for none.
     #[must_use]
     pub const fn group(self) -> u32 {
@@ -108,6 +94,22 @@ impl Key {
     pub const fn family(self) -> Family {
         if self.what >> 13 & 1 == 0 { Family::Ipv4 } else { Family::Ipv6 }
     }
+}
+
+/// The set of a source by its [`source_word`], and the place that is looked at first; `last_set` is one less than there are
+/// sets, a power of two.
+///
+/// Customers' addresses are dense, so that neighbours share pages of memory; where the pages are and who shares a set
+/// with whom depends on the seed: nobody can choose addresses that make room for each other. What was decided is not in it:
+/// the memory is asked for before that is known.
+#[inline(always)]
+#[must_use]
+pub const fn place(address: u64, seed: u64, last_set: u32) -> (u32, u32) {
+    // Of what is delegated to IPv6 customers the lowest bits are zero, eight or sixteen of them.
+    let near = address ^ address >> 8 ^ address >> 16;
+    let chance = mix(seed, near / NEIGHBOURS);
+    let set = (near & (NEIGHBOURS - 1) | chance.wrapping_mul(NEIGHBOURS)) as u32 & last_set;
+    (set, (chance >> 60) as u32)
 }
 
 /// What an account is told of a frame beside its addresses, in one register, so that a BPF subprogram can take it.

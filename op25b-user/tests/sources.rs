@@ -23,7 +23,7 @@ use op25b_ebpf::{
     abi::{Link, Role},
     address::{Address, Family},
     reply::Reply,
-    source::{KEPT, Key, Source, WAYS, WINDOW, destination_bit},
+    source::{KEPT, Key, Source, WAYS, WINDOW, destination_bit, place},
     verdict::{Reason, submission_cell},
 };
 
@@ -357,7 +357,7 @@ const LAST_SET: u32 = KEPT / WAYS - 1;
 /// Neighbours share a page, and nobody can tell who else is in their sets.
 #[test]
 fn neighbours_share_a_page_and_sets_are_secret() {
-    let place = |address: u64, seed| Key::new(address, 1, 7, 0).place(seed, LAST_SET);
+    let place = |address, seed| place(address, seed, LAST_SET);
     for first in (0x0a00_0000_u64..).step_by(64).take(1_000) {
         let places: HashSet<(u32, u32)> = (first..first + 64).map(|address| place(address, 25)).collect();
         let pages: HashSet<(u32, u32)> = places.iter().map(|(set, way)| (set / 64, *way)).collect();
@@ -376,7 +376,7 @@ fn neighbours_share_a_page_and_sets_are_secret() {
 fn without_room(sources: impl Iterator<Item = Key>, seed: u64) -> f64 {
     let (mut sets, mut all, mut without) = (vec![0; LAST_SET as usize + 1], 0.0, 0.0);
     for key in sources {
-        let (set, _) = key.place(seed, LAST_SET);
+        let (set, _) = place(key.address, seed, LAST_SET);
         sets[set as usize] += 1;
         all += 1.0;
         if sets[set as usize] > WAYS {
@@ -414,7 +414,7 @@ fn the_least_recently_seen_makes_room() -> Result<()> {
     let group = office.group(Some("residential"));
     // The kernel's room is of 64 sets here.
     let key = |number: u32| Key::new(u64::from(u32::from(address(number))), group, Reason::Blocked as u8, 0);
-    let set = |number: u32| key(number).place(constants(Link::Ethernet, false).seed, 63).0;
+    let set = |number: u32| place(key(number).address, constants(Link::Ethernet, false).seed, 63).0;
     let alike: Vec<u32> =
         (0..100_000).filter(|number| set(*number) == set(0)).take(WAYS as usize + 1).collect();
     let [rest @ .., last] = alike.as_slice() else { panic!("none") };
@@ -456,11 +456,9 @@ fn making_room_brings_no_answers() -> Result<()> {
     let office = Office::of(&policy);
     let answering = Constants { answers: true, ..constants(Link::Ethernet, false) };
     let kernel = Kernel::with(&office, answering, &[program::XDP])?;
-    let (group, start) = (office.group(Some("residential")), Instant::now());
+    let start = Instant::now();
     let alike: Vec<u32> = (0x0a00_0000_u32..)
-        .filter(|address| {
-            Key::new(u64::from(*address), group, Reason::Blocked as u8, 0).place(answering.seed, 63).0 == 0
-        })
+        .filter(|address| place(u64::from(*address), answering.seed, 63).0 == 0)
         .take(WAYS as usize + 1)
         .collect();
     for (number, address) in (0..SENT).zip(alike.iter().cycle()) {

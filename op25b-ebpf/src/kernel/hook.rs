@@ -236,6 +236,9 @@ macro_rules! hook {
                 let Some(flow) = Flow::read(&frame, found) else {
                     return Verdict::Pass as u32;
                 };
+                if ACCOUNTS.load() != 0 {
+                    sources::expect(flow.customer());
+                }
                 let mut answer = decided(found, &flow);
                 // A return path to nobody's customer: not for this filter to judge, and not to count.
                 if answer.reason_number() == Reason::Other as u8 {

@@ -19,7 +19,7 @@ use op25b_ebpf::{
     policy::Policy,
     source::{
         Account, DESTINATION_BITS, Details, EVENT_INTERVAL, EVICTED, Entry, Event, KEPT, Key, Mark, OPENED,
-        REMEMBERED, SNAPSHOT, SOURCE_PACE, TICK, Tcp, WAYS, WINDOW, Window, source_word,
+        REMEMBERED, SNAPSHOT, SOURCE_PACE, TICK, Tcp, WAYS, WINDOW, Window, place, source_word,
     },
     verdict::{Flow, Verdict},
 };
@@ -135,6 +135,19 @@ extern "C" fn op25b_account(address: u64, entry: u64, mark: u64, high: u64, low:
     }
 }
 
+/// Asks for the memory of an IPv4 source's account, which is needed as soon as the frame is decided: meanwhile it comes.
+/// The length of IPv6 sources is not known yet.
+#[inline(always)]
+pub(super) fn expect(customer: Address) {
+    if let Family::Ipv4 = customer.family {
+        let (set, home) = place(customer.low, SEED.load(), LAST_SET.load());
+        if let Some(account) = SOURCES.get(number(set, home)) {
+            // SAFETY: an element of an array map.
+            unsafe { (&raw const (*account).what).read_volatile() };
+        }
+    }
+}
+
 /// What tells a frame from others of its source.
 #[inline(always)]
 pub(super) fn mark<F: Frame>(frame: &F, found: Found, peer: Address) -> Mark {
@@ -167,7 +180,7 @@ fn number(set: u32, way: u32) -> u32 {
 /// The account of a source.
 #[inline(always)]
 fn find(key: Key) -> Option<Place> {
-    let (set, home) = key.place(SEED.load(), LAST_SET.load());
+    let (set, home) = place(key.address, SEED.load(), LAST_SET.load());
     for step in 0..WAYS {
         let number = number(set, home ^ step);
         let account = SOURCES.get_ptr_mut(number)?;
