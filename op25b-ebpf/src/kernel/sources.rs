@@ -143,7 +143,7 @@ pub(super) fn expect(customer: Address) {
         let (set, home) = place(customer.low, SEED.load(), LAST_SET.load());
         if let Some(account) = SOURCES.get(number(set, home)) {
             // SAFETY: an element of an array map.
-            unsafe { (&raw const (*account).what).read_volatile() };
+            unsafe { (&raw const account.what).read_volatile() };
         }
     }
 }
