@@ -67,7 +67,9 @@ pub struct Key {
 
 impl Key {
     /// Bit of an account that is somebody's.
-    const USED: u16 = 1 << 15;
+    pub const USED: u16 = 1 << 15;
+    /// [`Account::what`] of one that is between two: nobody's, and not the last of its set.
+    pub const CHANGES_HANDS: u16 = 1 << 14;
 
     /// The key of a judged packet's source: its [`source_word`], and what was decided.
     #[inline(always)]
@@ -128,7 +130,12 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn new(answer: Answer, family: u8, bytes: u64, packets: u64) -> Self {
-        Self(answer.0 as u64 | (family as u64 & 1) << 27 | (bytes & 0xf_ffff) << 28 | packets << 48)
+        Self(
+            answer.0 as u64
+                | (family as u64 & 1) << 27
+                | (bytes & 0xf_ffff) << 28
+                | (if packets > 0xffff { 0xffff } else { packets }) << 48,
+        )
     }
 
     /// What was decided.
@@ -273,7 +280,7 @@ impl Account {
     /// Whose it is, if anybody's.
     #[must_use]
     pub const fn key(&self) -> Option<Key> {
-        if self.what == 0 { None } else { Some(Key { address: self.address, what: self.what }) }
+        if self.what & Key::USED == 0 { None } else { Some(Key { address: self.address, what: self.what }) }
     }
 }
 

@@ -127,6 +127,8 @@ pub async fn enforce(
     trace: bool,
 ) -> Result<Option<Logger>> {
     let kept = previous.map(|previous| previous.generation);
+    // Without a manifest there may be a filter all the same.
+    let nothing_held = previous.is_none() && !instance.pins().join("links").exists();
     // What a crash left of a generation that never took force.
     remove_all_but(instance, kept)?;
     let other = previous.filter(|previous| !previous.is_of_this_version());
@@ -154,7 +156,7 @@ pub async fn enforce(
                 // They are of this version, and would be in the way of that one.
                 forget_counts(instance)?;
             }
-            if previous.is_none() {
+            if nothing_held {
                 forget(instance);
             }
             return Err(error.context("nothing was changed"));

@@ -159,9 +159,13 @@ pub fn kept(
         for _ in 0..READS {
             let key = account.key()?;
             let source = source::Source { account, details: details.get(number)? };
-            // Whose, and of which hour, it still is: both are of one moment then, but for the last frames.
+            // Whose, and of which hour, it still is, and nothing less in it: both are of one moment then, but for the last
+            // frames, and a turn of the hour that had come as far as the sums.
             account = accounts.get(number)?;
-            if account.key() == Some(key) && account.number == source.account.number {
+            let source::Account { number, repeats, bytes, attempts, .. } = source.account;
+            let goes_on =
+                account.repeats >= repeats && account.bytes >= bytes && account.attempts >= attempts;
+            if account.key() == Some(key) && account.number == number && goes_on {
                 return Some((key, source));
             }
         }

@@ -800,6 +800,24 @@ fn status_notices_that_somebody_took_the_program_off() -> Result<()> {
     Ok(())
 }
 
+/// What it knew of itself is gone, but the filter is there: a policy that cannot be put in force leaves it there.
+#[test]
+fn a_filter_that_no_file_tells_of_outlives_a_failure() -> Result<()> {
+    let site = Site::new()?;
+    let mut filter = Filter::new(&site.edge)?;
+    filter.start(KURUME, &[])?;
+    filter.stop(Signal::SIGTERM)?;
+    fs::remove_file(filter.state().join("generation.json"))?;
+    let generic = KURUME.replace("customer: [eth1]", "customer: [{name: eth1, attach: generic}]");
+    let answer = filter.refused(&generic, &[])?;
+    assert!(answer.error()?.contains("eth1"), "{answer:?}");
+    assert_eq!(site.arriving("eth1", "cust1")?, FILTERED);
+    // One that can be takes its place, with counters of its own: no file says whose those before were.
+    filter.start(KURUME, &[])?;
+    assert_eq!(site.arriving("eth1", "cust1")?, FILTERED);
+    Ok(())
+}
+
 #[test]
 fn a_new_version_replaces_the_one_before_without_a_gap() -> Result<()> {
     let site = Site::new()?;

@@ -162,14 +162,12 @@ struct Place {
     account: *mut Account,
     /// The number that its details have too.
     number: u32,
-    /// How [`op25b_open`] came by it; zero where it was found.
-    opened: u32,
+    /// Whether it was opened for this frame.
+    opened: bool,
 }
 
 /// Bit of a number that [`op25b_open`] returns: the account was opened for this frame.
-const OPENED_NOW: u32 = 1 << 30;
-/// And another one made room for it.
-const MADE_ROOM: u32 = 1 << 31;
+const OPENED_NOW: u32 = 1 << 31;
 
 /// The number of a place of a set.
 #[inline(always)]
@@ -190,26 +188,26 @@ fn find(key: Key) -> Option<Place> {
             ((&raw const (*account).address).read_volatile(), (&raw const (*account).what).read_volatile())
         };
         if address == key.address && what == key.what {
-            return Some(Place { account, number, opened: 0 });
+            return Some(Place { account, number, opened: false });
         }
-        // Accounts are never closed: behind room there is none.
+        // Accounts are never closed: behind one that was never anybody's there is none.
         if what == 0 {
             break;
         }
     }
     let opened = op25b_open(key.address, u64::from(key.what), u64::from(set), u64::from(home));
-    let number = opened & !(OPENED_NOW | MADE_ROOM);
-    Some(Place { account: SOURCES.get_ptr_mut(number)?, number, opened })
+    let number = opened & !OPENED_NOW;
+    Some(Place { account: SOURCES.get_ptr_mut(number)?, number, opened: opened & OPENED_NOW != 0 })
 }
 
-/// How often a CPU looks whether it can be the only one that opens an account in a set: opening takes some 300 ns, a look one
-/// or two.
+/// How often a CPU looks whether it can be the only one that opens an account in a set: what others can be kept from by who
+/// opens ever new ones is a fraction of a microsecond.
 const LOOKS: u32 = 128;
 /// No number of an account.
-const NONE: u32 = !(OPENED_NOW | MADE_ROOM);
+const NONE: u32 = !OPENED_NOW;
 
-/// Opens an account, in place of the least recently seen where its set is full: its number, with [`OPENED_NOW`] and
-/// [`MADE_ROOM`]. [`NONE`] if another CPU was at it all the time, since it was interrupted there: nobody waits for that.
+/// Opens an account, in place of the least recently seen where its set is full: its number, with [`OPENED_NOW`]. [`NONE`] if
+/// another CPU was at it all the time: nobody waits long for that.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn op25b_open(address: u64, what: u64, set: u64, home: u64) -> u32 {
@@ -275,21 +273,24 @@ unsafe fn room(key: Key, set: u32, home: u32) -> Option<u32> {
     // SAFETY: elements of array maps; of the words of details the last is not a source's.
     unsafe {
         // Written in this order, since others look: nobody's, nothing in it but its hour, whose it is.
-        (&raw mut (*account).what).write_volatile(0);
+        (&raw mut (*account).what).write_volatile(if is_taken { Key::CHANGES_HANDS } else { 0 });
         // Both at once: of the hour before others would make one of the source's.
         let hour_and_tick = u64::from(hour) | u64::from(tick) << 32;
         (&raw mut (*account).number).cast::<u64>().write_volatile(hour_and_tick);
         for word in 0..SUMS {
             account.cast::<u64>().add(1 + word).write_volatile(0);
         }
-        // But for when its answers are due: who makes another make room goes on there, and gets no share anew by it.
+        // But for when its answers are due, as for when it was told of: who makes another make room goes on there, and gets
+        // no share anew by it.
         for word in (0..Details::WORDS).filter(|word| *word != offset_of!(Details, answered) / 8) {
             details.cast::<u64>().add(word).write_volatile(0);
         }
         (&raw mut (*details).first).write_volatile(now);
         (&raw mut (*details).opened).write_volatile(now);
         (&raw mut (*account).peer).write_volatile(0);
-        (&raw mut (*account).told).write_volatile(tick as u16);
+        if !is_taken {
+            (&raw mut (*account).told).write_volatile((tick as u16).wrapping_sub(EVENT_INTERVAL));
+        }
         (&raw mut (*account).address).write_volatile(key.address);
         (&raw mut (*account).what).write_volatile(key.what);
     }
@@ -297,7 +298,7 @@ unsafe fn room(key: Key, set: u32, home: u32) -> Option<u32> {
     if is_taken {
         count(EVICTED);
     }
-    Some(chosen | OPENED_NOW | if is_taken { MADE_ROOM } else { 0 })
+    Some(chosen | OPENED_NOW)
 }
 
 /// Words of an account between the address and its hour: sums and SYNs.
@@ -325,7 +326,6 @@ unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
     let now = now();
     let tick = (now >> TICK) as u32;
     let Place { account, number, opened } = place;
-    let is_new = opened & OPENED_NOW != 0;
     // SAFETY: by the caller's promise; every offset below is inside an `Account` or its `Details`.
     unsafe {
         let time = now + EPOCH.load();
@@ -363,14 +363,14 @@ unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
             if *word & mask == 0 {
                 *word |= mask;
             }
-            if attempt || is_new {
+            if attempt || opened {
                 (*account).peer = mark.peer();
                 (*details).destination = [peer.high, peer.low];
                 (*details).destination_family = peer.family as u64;
             }
         }
         let since = (tick as u16).wrapping_sub((*account).told);
-        if is_new && opened & MADE_ROOM == 0 || attempt && since >= EVENT_INTERVAL {
+        if (attempt || opened) && since >= EVENT_INTERVAL {
             (*account).told = tick as u16;
             entered |= Entered::TELL;
         }
@@ -393,37 +393,44 @@ unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
 unsafe fn turn(account: *mut Account, details: *mut Details, number: u32, now: u64) {
     // SAFETY: by the caller's promise.
     unsafe {
-        (*details).packets_before += (*details).before.packets;
-        (*details).bytes_before += (*details).before.bytes;
-        (*details).attempts_before += (*details).before.attempts;
-        // First of all, so that others do not turn it too.
-        let ended = (*account).number;
-        (*account).number = number;
+        // Read before: what is waited for are the details, and meanwhile another CPU may turn it.
+        let first = (&raw const (*details).first).read_volatile();
+        let sums = (
+            (*details).packets_before + (*details).before.packets,
+            (*details).bytes_before + (*details).before.bytes,
+            (*details).attempts_before + (*details).before.attempts,
+        );
+        let ended = (&raw const (*account).number).read_volatile();
+        if ended == number {
+            return;
+        }
+        let Account { repeats, bytes, attempts, mut syns, last, .. } = *account;
+        (&raw mut (*account).number).write_volatile(number);
+        (&raw mut (*account).repeats).write_volatile(0);
+        (&raw mut (*account).bytes).write_volatile(0);
+        (&raw mut (*account).attempts).write_volatile(0);
+        (&raw mut (*details).first).write_volatile(now);
+        (*account).peer = 0;
+        ((*details).packets_before, (*details).bytes_before, (*details).attempts_before) = sums;
         (*details).before = Window {
             number: u64::from(ended),
-            packets: (*account).packets(),
-            bytes: (*account).bytes,
-            attempts: (*account).attempts,
-            first: (*details).first,
-            last: (*details).first.max(u64::from((*account).last) << TICK),
+            packets: repeats + attempts,
+            bytes,
+            attempts,
+            first,
+            last: first.max(u64::from(last) << TICK),
             destinations: (*details).destinations,
         };
-        (*account).repeats = 0;
-        (*account).bytes = 0;
+        (*details).destinations = [0; DESTINATION_BITS / 64];
         // The oldest comes first, since the count says which it is and begins anew.
         // Written out: Linux 5.10 reads the stack at places that are known only.
-        let (mut syns, oldest) = ((*account).syns, (*account).attempts);
-        if oldest & 1 != 0 {
+        if attempts & 1 != 0 {
             syns = [syns[1], syns[2], syns[3], syns[0]];
         }
-        if oldest & 2 != 0 {
+        if attempts & 2 != 0 {
             syns = [syns[2], syns[3], syns[0], syns[1]];
         }
         (*account).syns = syns;
-        (*account).attempts = 0;
-        (*account).peer = 0;
-        (*details).first = now;
-        (*details).destinations = [0; DESTINATION_BITS / 64];
     }
 }
 
