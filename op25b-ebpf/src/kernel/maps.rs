@@ -68,16 +68,7 @@ pub(crate) struct Tables;
 impl Policy for Tables {
     #[inline(always)]
     fn customer(&self, address: Address) -> Customer {
-        Customer(match address.family {
-            Family::Ipv4 => {
-                let table = Table { ranges: &CUSTOMERS4, index: &CUSTOMERS4_INDEX, root: &CUSTOMERS4_ROOT };
-                find(&table, address.low as u32)
-            }
-            Family::Ipv6 => {
-                let table = Table { ranges: &CUSTOMERS6, index: &CUSTOMERS6_INDEX, root: &CUSTOMERS6_ROOT };
-                find(&table, (address.high, address.low))
-            }
-        })
+        Customer(op25b_customer(address.family as u64, address.high, address.low))
     }
 
     #[inline(always)]
@@ -98,7 +89,20 @@ impl Policy for Tables {
     }
 }
 
-/// The servers' table, verified once for all callers: an entry of [`SERVERS`].
+/// The customers' table, verified once for all callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn op25b_customer(family: u64, high: u64, low: u64) -> u32 {
+    if family == Family::Ipv4 as u64 {
+        let table = Table { ranges: &CUSTOMERS4, index: &CUSTOMERS4_INDEX, root: &CUSTOMERS4_ROOT };
+        find(&table, low as u32)
+    } else {
+        let table = Table { ranges: &CUSTOMERS6, index: &CUSTOMERS6_INDEX, root: &CUSTOMERS6_ROOT };
+        find(&table, (high, low))
+    }
+}
+
+/// The servers' table: an entry of [`SERVERS`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn op25b_server(family: u64, high: u64, low: u64) -> u32 {

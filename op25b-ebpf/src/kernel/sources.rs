@@ -202,7 +202,7 @@ fn find(key: Key) -> Option<Place> {
 
 /// How often a CPU looks whether it can be the only one that opens an account in a set: what others can be kept from by who
 /// opens ever new ones is a fraction of a microsecond.
-const LOOKS: u32 = 128;
+const LOOKS: u32 = 64;
 /// No number of an account.
 const NONE: u32 = !OPENED_NOW;
 
