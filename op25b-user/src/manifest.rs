@@ -61,7 +61,7 @@ pub struct Manifest {
     pub hostnames: BTreeSet<String>,
     /// Whether anything is dropped under the policy.
     pub blocks: bool,
-    /// Of the hashes of destinations, as long as counters are kept.
+    /// Of the places of accounts and the hashes of destinations, as long as counters are kept.
     pub seed: u64,
     /// The secrets of the sequence numbers in answers, from the operating system.
     #[serde(with = "KeysAsWritten")]

@@ -205,7 +205,7 @@ fn a_flood_slows_neither_the_page_nor_takes_the_processor() -> Result<()> {
     let generation = filter.pins().join("generations").join(filter.generation().to_string());
     let name = Hook::Xdp.program();
     let program = Xdp::from_pin(generation.join(format!("{name}:eth1:native")), XdpAttachType::Interface)?;
-    // As many accounts as there is room for, so that every reading is the longest.
+    // As many sources as there is room for accounts, so that every reading is the longest.
     for number in 0..KEPT {
         let subnet = 0x2001_0db8_1000_0000_0000_0000_0000_0000_u128 + (u128::from(number) << 64);
         let frame = syn(Ipv6Addr::from(subnet + 1).into(), "2001:db8:ffff::25".parse()?, 40_000, 25);
