@@ -1065,6 +1065,13 @@ fn the_commands_agree_with_what_was_sent() -> Result<()> {
     let mut site = Site { filter, history: directory.path().join("history.db") };
     let policy = format!("{SITE}history: {{ path: {}, keep_destinations: true }}\n", site.history.display());
     site.filter.start(&policy, &[])?;
+    // What the first reading finds of submission is of nobody knows when.
+    let readings = || -> rusqlite::Result<u32> {
+        let database =
+            rusqlite::Connection::open_with_flags(&site.history, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        database.query_row("SELECT count(*) FROM readings", [], |row| row.get(0))
+    };
+    ensure!(lab::eventually(|| readings().is_ok_and(|readings| readings > 0)), "no reading");
     let mut frames = tries("203.0.113.10", "192.0.2.200", 5, 25)?;
     frames.extend(tries("203.0.113.10", "192.0.2.25", 2, 25)?);
     frames.extend(tries("203.0.113.10", "192.0.2.25", 3, 587)?);
