@@ -430,11 +430,16 @@ fn who_starts_right_after_detach_does_not_meet_the_program_before() -> Result<()
     Ok(())
 }
 
+/// The usual policy, with generic XDP.
+fn generic() -> String {
+    KURUME.replace("customer: [eth1]", "customer: [{name: eth1, attach: generic}]")
+}
+
 #[test]
 fn generic_is_used_where_it_is_written() -> Result<()> {
     let site = Site::new()?;
     let mut filter = Filter::new(&site.edge)?;
-    let policy = KURUME.replace("customer: [eth1]", "customer: [{name: eth1, attach: generic}]");
+    let policy = generic();
     filter.start(&policy, &[])?;
     assert_eq!(site.edge.xdp("eth1")?.map(|(mode, _)| mode).as_deref(), Some("xdpgeneric"));
     assert_eq!(site.arriving("eth1", "cust1")?, FILTERED);
@@ -454,7 +459,7 @@ fn a_change_from_native_to_generic_is_done_or_refused_but_never_left_out() -> Re
     let mut filter = Filter::new(&site.edge)?;
     filter.start(KURUME, &[])?;
     filter.stop(Signal::SIGTERM)?;
-    let policy = KURUME.replace("customer: [eth1]", "customer: [{name: eth1, attach: generic}]");
+    let policy = generic();
     let how = || Ok::<_, anyhow::Error>(site.edge.xdp("eth1")?.map(|(mode, _)| mode));
     match filter.start(&policy, &[]) {
         Ok(()) => assert_eq!(how()?.as_deref(), Some("xdpgeneric"), "as written"),
@@ -562,7 +567,7 @@ fn jumbo_frames_work_or_the_cure_is_named() -> Result<()> {
         assert!(error.contains(word), "{word} is not in: {error}");
     }
     no_trace_of(&filter, &site, &["eth1"])?;
-    filter.start(&KURUME.replace("[eth1]", "[{name: eth1, attach: generic}]"), &[])?;
+    filter.start(&generic(), &[])?;
     assert_eq!(site.arriving("eth1", "cust1")?, FILTERED, "the cure works");
     Ok(())
 }
@@ -808,8 +813,7 @@ fn a_filter_that_no_file_tells_of_outlives_a_failure() -> Result<()> {
     filter.start(KURUME, &[])?;
     filter.stop(Signal::SIGTERM)?;
     fs::remove_file(filter.state().join("generation.json"))?;
-    let generic = KURUME.replace("customer: [eth1]", "customer: [{name: eth1, attach: generic}]");
-    let answer = filter.refused(&generic, &[])?;
+    let answer = filter.refused(&generic(), &[])?;
     assert!(answer.error()?.contains("eth1"), "{answer:?}");
     assert_eq!(site.arriving("eth1", "cust1")?, FILTERED);
     // One that can be takes its place, with counters of its own: no file says whose those before were.

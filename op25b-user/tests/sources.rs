@@ -12,12 +12,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::{maps::Map, programs::Program};
+use aya::programs::Program;
 use etherparse::PacketBuilder;
 use op25b::{
     clock,
     object::{self, Build, Constants, Maps, OBJECT, program},
-    sources::kept,
 };
 use op25b_ebpf::{
     abi::{Link, Role},
@@ -324,22 +323,37 @@ fn submission_is_counted_where_the_policy_says_so_and_per_group_only() -> Result
     Ok(())
 }
 
+/// The policy for a crowd: all of 10.0.0.0/8 is residential.
+fn crowded() -> String {
+    POLICY.replace("203.0.113.0/25", "10.0.0.0/8").replace("203.0.113.7", "10.255.255.7")
+}
+
+/// The first address of the crowd.
+const FIRST: u32 = 0x0a00_0000;
+/// Number of the last set of accounts of an object alone: it has room for 1,024.
+const LAST_SET_ALONE: u32 = 1_024 / WAYS - 1;
+
+/// A SYN of an address to port 25, and what becomes of it.
+fn attempt(kernel: &Kernel, address: u32, sequence: u32) -> Result<u32> {
+    let (source, destination) = (Ipv4Addr::from(address).into(), v4("198.51.100.25"));
+    let segment = Segment { source, destination, ports: (40_000, 25), sequence, flags: SYN };
+    kernel.run(program::XDP, &segment.frame(Link::Ethernet))
+}
+
+/// Addresses of the crowd with accounts in one set of an object alone: one more than it has places.
+fn of_one_set() -> Vec<u32> {
+    let set = |address: u32| place(u64::from(address), SEED, LAST_SET_ALONE).0;
+    (FIRST..).filter(|address| set(*address) == set(FIRST)).take(WAYS as usize + 1).collect()
+}
+
 /// The groups' counters do not depend on the room for sources.
 #[test]
 fn sources_without_room_are_evicted_and_counted() -> Result<()> {
-    let office =
-        Office::of(&POLICY.replace("203.0.113.0/25", "10.0.0.0/8").replace("203.0.113.7", "10.255.255.7"));
+    let office = Office::of(&crowded());
     let kernel = Kernel::with(&office, constants(Link::Ethernet, false), &[program::XDP])?;
     const SENT: u32 = 5_000;
     for number in 0..SENT {
-        let segment = Segment {
-            source: Ipv4Addr::from(0x0a00_0000 + number).into(),
-            destination: v4("198.51.100.25"),
-            ports: (40_000, 25),
-            sequence: number,
-            flags: SYN,
-        };
-        kernel.run(program::XDP, &segment.frame(Link::Ethernet))?;
+        attempt(&kernel, FIRST + number, number)?;
     }
     let (accounts, opened) = kernel.accounts()?;
     assert_eq!(opened, u64::from(SENT), "each opened one");
@@ -407,36 +421,26 @@ fn half_of_the_room_is_enough() {
 /// In a set that is full the one that was silent for longest makes room.
 #[test]
 fn the_least_recently_seen_makes_room() -> Result<()> {
-    let office =
-        Office::of(&POLICY.replace("203.0.113.0/25", "10.0.0.0/8").replace("203.0.113.7", "10.255.255.7"));
+    let office = Office::of(&crowded());
     let kernel = Kernel::with(&office, constants(Link::Ethernet, false), &[program::XDP])?;
-    let address = |number: u32| Ipv4Addr::from(0x0a00_0000 + number);
     let group = office.group(Some("residential"));
-    // The kernel's room is of 64 sets here.
-    let key = |number: u32| Key::new(u64::from(u32::from(address(number))), group, Reason::Blocked as u8, 0);
-    let set = |number: u32| place(key(number).address, constants(Link::Ethernet, false).seed, 63).0;
-    let alike: Vec<u32> =
-        (0..100_000).filter(|number| set(*number) == set(0)).take(WAYS as usize + 1).collect();
+    let key = |address: u32| Key::new(u64::from(address), group, Reason::Blocked as u8, 0);
+    let alike = of_one_set();
     let [rest @ .., last] = alike.as_slice() else { panic!("none") };
     assert_eq!(rest.len(), WAYS as usize);
-    let send = |number: u32| {
-        let source = address(number).into();
-        let destination = v4("198.51.100.25");
-        let segment = Segment { source, destination, ports: (40_000, 25), sequence: 1, flags: SYN };
-        kernel.run(program::XDP, &segment.frame(Link::Ethernet))
-    };
+    let send = |address: u32| attempt(&kernel, address, 1);
     for silent in [3, 11] {
-        for number in rest {
-            send(*number)?;
+        for address in rest {
+            send(*address)?;
         }
         // Longer than a tick.
         thread::sleep(Duration::from_millis(200));
-        for (_, number) in rest.iter().enumerate().filter(|(place, _)| *place != silent) {
-            send(*number)?;
+        for (_, address) in rest.iter().enumerate().filter(|(place, _)| *place != silent) {
+            send(*address)?;
         }
         send(*last)?;
         let kept: HashSet<Key> = kernel.accounts()?.0.into_iter().map(|(key, _)| key).collect();
-        let mut expected: HashSet<Key> = alike.iter().map(|number| key(*number)).collect();
+        let mut expected: HashSet<Key> = alike.iter().map(|address| key(*address)).collect();
         expected.remove(&key(rest[silent]));
         assert_eq!(kept, expected, "number {silent} was silent");
         // For the second time round: the new one is the oldest.
@@ -449,23 +453,12 @@ fn the_least_recently_seen_makes_room() -> Result<()> {
 #[test]
 fn making_room_brings_no_answers() -> Result<()> {
     const SENT: u32 = 40_000;
-    let policy = POLICY
-        .replace("203.0.113.0/25", "10.0.0.0/8")
-        .replace("203.0.113.7", "10.255.255.7")
-        .replace("mode: enforce", "mode: enforce, action: reset");
-    let office = Office::of(&policy);
+    let office = Office::of(&crowded().replace("mode: enforce", "mode: enforce, action: reset"));
     let answering = Constants { answers: true, ..constants(Link::Ethernet, false) };
     let kernel = Kernel::with(&office, answering, &[program::XDP])?;
     let start = Instant::now();
-    let alike: Vec<u32> = (0x0a00_0000_u32..)
-        .filter(|address| place(u64::from(*address), answering.seed, 63).0 == 0)
-        .take(WAYS as usize + 1)
-        .collect();
-    for (number, address) in (0..SENT).zip(alike.iter().cycle()) {
-        let source = Ipv4Addr::from(*address).into();
-        let destination = v4("198.51.100.25");
-        let segment = Segment { source, destination, ports: (40_000, 25), sequence: number, flags: SYN };
-        kernel.run(program::XDP, &segment.frame(Link::Ethernet))?;
+    for (sequence, address) in (0..SENT).zip(of_one_set().into_iter().cycle()) {
+        attempt(&kernel, address, sequence)?;
     }
     let share = 1_005 + start.elapsed().as_millis() as u64 / 5;
     let limited = kernel.replies()?[Reply::SourceLimit as usize];
@@ -482,17 +475,13 @@ fn making_room_brings_no_answers() -> Result<()> {
 #[test]
 fn cpus_open_an_account_once() -> Result<()> {
     const SOURCES: u32 = 500;
-    let office =
-        Office::of(&POLICY.replace("203.0.113.0/25", "10.0.0.0/8").replace("203.0.113.7", "10.255.255.7"));
+    let office = Office::of(&crowded());
     let mut missing = 0;
     for round in 0..20 {
         let kernel = Kernel::with(&office, constants(Link::Ethernet, false), &[program::XDP])?;
         let send = || -> Result<()> {
             for number in 0..SOURCES {
-                let source = Ipv4Addr::from(0x0a00_0000 + number).into();
-                let destination = v4("198.51.100.25");
-                let segment = Segment { source, destination, ports: (40_000, 25), sequence: 1, flags: SYN };
-                kernel.run(program::XDP, &segment.frame(Link::Ethernet))?;
+                attempt(&kernel, FIRST + number, 1)?;
             }
             Ok(())
         };
@@ -594,12 +583,7 @@ fn an_hour_turns_once() -> Result<()> {
             };
             object::run(program, &segment.frame(Link::Ethernet))?;
         }
-        let (Some(Map::Array(accounts)), Some(Map::Array(details))) =
-            (object.map(object::SOURCES), object.map(object::SOURCES_DETAILS))
-        else {
-            panic!("no accounts")
-        };
-        let accounts: Vec<_> = kept(accounts, details)?.collect();
+        let accounts = ways::accounts(&object)?;
         let [(_, Source { account, details })] = accounts.as_slice() else {
             panic!("{} accounts, not one", accounts.len())
         };

@@ -127,8 +127,9 @@ pub(crate) fn sampled(found: Found) {
     add(&SAMPLED, found.cell());
 }
 
+/// Adds one to a count that is each CPU's own.
 #[inline(always)]
-fn add(map: &PerCpuArray<u64>, cell: u32) {
+pub(super) fn add(map: &PerCpuArray<u64>, cell: u32) {
     if let Some(count) = map.get_ptr_mut(cell) {
         // SAFETY: as in `count`.
         unsafe { *count += 1 };

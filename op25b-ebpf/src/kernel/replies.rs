@@ -21,6 +21,7 @@ use op25b_ebpf::{
 use super::{
     constants::{ANSWERS, COOKIE_KEYS, HANGS_UP},
     frame::Frame,
+    maps,
     sources::now,
 };
 
@@ -109,10 +110,7 @@ pub(super) fn said<F: Frame>(frame: &F, at: usize, number: u32) -> Option<()> {
 /// Counts what became of a frame that was to be answered.
 #[inline(always)]
 pub(super) fn count(reply: Reply) {
-    if let Some(count) = COUNTS.get_ptr_mut(reply as u32) {
-        // SAFETY: as in `maps::count`.
-        unsafe { *count += 1 };
-    }
+    maps::add(&COUNTS, reply as u32);
 }
 
 /// Whether the interface may answer now.

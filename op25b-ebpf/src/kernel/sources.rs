@@ -27,7 +27,7 @@ use op25b_ebpf::{
 use super::{
     constants::{COARSE_CLOCK, EPOCH, LAST_SET, SEED},
     frame::Frame,
-    maps::Tables,
+    maps::{self, Tables},
     replies::let_through,
 };
 
@@ -294,23 +294,15 @@ unsafe fn room(key: Key, set: u32, home: u32) -> Option<u32> {
         (&raw mut (*account).address).write_volatile(key.address);
         (&raw mut (*account).what).write_volatile(key.what);
     }
-    count(OPENED);
+    maps::add(&SOURCES_COUNTS, OPENED);
     if is_taken {
-        count(EVICTED);
+        maps::add(&SOURCES_COUNTS, EVICTED);
     }
     Some(chosen | OPENED_NOW)
 }
 
 /// Words of an account between the address and its hour: sums and SYNs.
 const SUMS: usize = offset_of!(Account, number) / 8 - 1;
-
-#[inline(always)]
-fn count(what: u32) {
-    if let Some(count) = SOURCES_COUNTS.get_ptr_mut(what) {
-        // SAFETY: as in `maps::count`.
-        unsafe { *count += 1 };
-    }
-}
 
 /// What is never: details that are not there.
 const UNKNOWN: u32 = Entered::HAS_HAD_ITS_SHARE;
@@ -319,8 +311,8 @@ const UNKNOWN: u32 = Entered::HAS_HAD_ITS_SHARE;
 ///
 /// # Safety
 ///
-/// `place` is that of an account of [`SOURCES`], with its number. Other CPUs may write to it at the same time: sums are atomic; what
-/// else they overwrite is a destination, a SYN or the turn of an hour, which are approximate.
+/// `place` is that of an account of [`SOURCES`], with its number. Other CPUs may write to it at the same time: sums are
+/// atomic; what else they overwrite is a destination, a SYN or the turn of an hour, which are approximate.
 #[inline(always)]
 unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
     let now = now();

@@ -356,14 +356,9 @@ impl Kernel {
 
     /// The accounts of sources, and how many were ever opened.
     pub(crate) fn accounts(&self) -> Result<(Vec<(Key, Source)>, u64)> {
-        let (Some(Map::Array(accounts)), Some(Map::Array(details))) =
-            (self.object.map(object::SOURCES), self.object.map(object::SOURCES_DETAILS))
-        else {
-            anyhow::bail!("the object has no accounts");
-        };
-        let opened = self.object.map("SOURCES_COUNTS").context("the object does not count accounts")?;
+        let opened = self.object.map(object::SOURCES_COUNTS).context("the object does not count accounts")?;
         let opened: PerCpuArray<_, u64> = PerCpuArray::try_from(opened)?;
-        Ok((kept(accounts, details)?.collect(), opened.get(&OPENED, 0)?.iter().sum()))
+        Ok((accounts(&self.object)?, opened.get(&OPENED, 0)?.iter().sum()))
     }
 
     /// One counter cell over all CPUs.
@@ -398,6 +393,16 @@ impl Kernel {
     pub(crate) fn all_cells(&self) -> Result<Vec<(u32, u64, u64)>> {
         self.cells(&(0..CELLS / CELLS_OF_GROUP).collect::<Vec<_>>())
     }
+}
+
+/// The accounts of sources that an object has.
+pub(crate) fn accounts(object: &Ebpf) -> Result<Vec<(Key, Source)>> {
+    let (Some(Map::Array(accounts)), Some(Map::Array(details))) =
+        (object.map(object::SOURCES), object.map(object::SOURCES_DETAILS))
+    else {
+        anyhow::bail!("the object has no accounts");
+    };
+    Ok(kept(accounts, details)?.collect())
 }
 
 /// Says a line whether or not the test harness captures output.
