@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Changes with any layout or number in this file; pins of another version are not adopted.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// What a frame starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,42 +163,6 @@ impl Customer {
     }
 }
 
-/// A sorted range start of an IPv4 table and what holds from there on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Range4 {
-    /// First address of the range.
-    pub start: u32,
-    /// The table's value.
-    pub value: u32,
-}
-
-/// The same for IPv6.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Range6 {
-    /// Upper half of the first address.
-    pub high: u64,
-    /// Lower half.
-    pub low: u64,
-    /// The table's value.
-    pub value: u32,
-    /// Zero.
-    pub reserved: u32,
-}
-
-/// An entry of a table's index: a [`crate::ranges::Bucket`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Slot {
-    /// The base of a node.
-    pub base: u64,
-    /// A value, a position among the ranges, or one in the index.
-    pub first: u32,
-    /// Which of them, and how far from there.
-    pub rest: u32,
-}
-
 /// Cells of one customer group in the counters of one interface: sixteen columns for each address family.
 pub const CELLS_OF_GROUP: u32 = 32;
 /// Cells of one interface: group 0 is "in no group".
@@ -310,8 +274,5 @@ impl Answer {
 const _: () = {
     assert!(size_of::<Group>() == 24);
     assert!(size_of::<Server>() == 16);
-    assert!(size_of::<Range4>() == 8);
-    assert!(size_of::<Range6>() == 24);
-    assert!(size_of::<Slot>() == 16);
     assert!(size_of::<Count>() == 24);
 };

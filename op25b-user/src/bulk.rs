@@ -15,7 +15,7 @@ use nix::{errno::Errno, libc};
 use crate::object::Wire;
 
 /// Entries of one call: older kernels do not let others run in between.
-const BATCH: usize = 1 << 16;
+const BATCH: usize = 1 << 12;
 
 /// Writes `values` to an array map, from its first entry on.
 ///

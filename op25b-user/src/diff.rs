@@ -231,12 +231,12 @@ impl Lookup for Asked<'_> {
 }
 
 /// Both tables' values, and the span of addresses for which they hold; spans with the same values are one.
-fn walk<R: Entry>(old: &Table<R>, new: &Table<R>, mut each: impl FnMut((u128, u128), (u32, u32))) {
+fn walk<L: Entry>(old: &Table<L>, new: &Table<L>, mut each: impl FnMut((u128, u128), (u32, u32))) {
     let (mut in_old, mut in_new) = (0, 0);
     let mut span: Option<(u128, (u32, u32))> = None;
     let mut start = 0;
     loop {
-        let pair = (old.ranges[in_old].value(), new.ranges[in_new].value());
+        let pair = (old.ranges[in_old].value, new.ranges[in_new].value);
         match span {
             Some((first, before)) if before != pair => {
                 each((first, start - 1), before);
@@ -245,7 +245,8 @@ fn walk<R: Entry>(old: &Table<R>, new: &Table<R>, mut each: impl FnMut((u128, u1
             Some(_) => {}
             None => span = Some((start, pair)),
         }
-        let next = |table: &Table<R>, at: usize| table.ranges.get(at + 1).map(|range| range.address());
+        let next =
+            |table: &Table<L>, at: usize| table.ranges.get(at + 1).map(|range| L::address(range.start));
         let (next_old, next_new) = (next(old, in_old), next(new, in_new));
         let Some(nearest) = next_old.into_iter().chain(next_new).min() else { break };
         in_old += usize::from(next_old == Some(nearest));
@@ -253,7 +254,7 @@ fn walk<R: Entry>(old: &Table<R>, new: &Table<R>, mut each: impl FnMut((u128, u1
         start = nearest;
     }
     if let Some((first, pair)) = span {
-        each((first, R::LAST), pair);
+        each((first, L::LAST), pair);
     }
 }
 

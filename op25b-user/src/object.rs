@@ -12,12 +12,12 @@ use aya::{
 };
 use nix::libc;
 use op25b_ebpf::{
-    abi::{self, Count, Link, Range4, Range6, Role, Server, Slot, Softwire},
+    abi::{self, Count, Link, Role, Server, Softwire},
     cookie::Keys,
     frame::Sight,
-    ranges::Node,
     reply::Text,
     source::{Account, Details, KEPT, WAYS},
+    table::{Line4, Line6, Node},
 };
 
 use crate::{bulk, clock, document::IdentifyBy, policy::Policy, tables::Tables};
@@ -34,11 +34,9 @@ pub struct Wire<T: Copy>(
 );
 
 // SAFETY: `repr(C)`, integers only, no padding: sizes are asserted in the ABI.
-unsafe impl Pod for Wire<Range4> {}
+unsafe impl Pod for Wire<Line4> {}
 // SAFETY: as above.
-unsafe impl Pod for Wire<Range6> {}
-// SAFETY: as above.
-unsafe impl Pod for Wire<Slot> {}
+unsafe impl Pod for Wire<Line6> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Server> {}
 // SAFETY: as above.
@@ -192,15 +190,11 @@ pub mod program {
 }
 
 /// The tables of a generation, which no program writes to, and the ring of what it logs.
-pub const TABLES: [&str; 12] = [
+pub const TABLES: [&str; 8] = [
     "CUSTOMERS4",
-    "CUSTOMERS4_INDEX",
     "CUSTOMERS6",
-    "CUSTOMERS6_INDEX",
     "SERVERS4",
-    "SERVERS4_INDEX",
     "SERVERS6",
-    "SERVERS6_INDEX",
     "SERVERS",
     "CUSTOMER_GROUPS",
     "NOTICE_TEXTS",
@@ -344,19 +338,15 @@ struct Size {
     bytes: usize,
 }
 
-fn sizes(tables: &Tables) -> [Size; 9] {
+fn sizes(tables: &Tables) -> [Size; 5] {
     fn size<T>(name: &'static str, values: &[T]) -> Size {
         Size { name, entries: values.len(), bytes: size_of_val(values) }
     }
     [
-        size("CUSTOMERS4", &tables.customers4.ranges),
-        size("CUSTOMERS4_INDEX", &tables.customers4.index),
-        size("CUSTOMERS6", &tables.customers6.ranges),
-        size("CUSTOMERS6_INDEX", &tables.customers6.index),
-        size("SERVERS4", &tables.servers4.ranges),
-        size("SERVERS4_INDEX", &tables.servers4.index),
-        size("SERVERS6", &tables.servers6.ranges),
-        size("SERVERS6_INDEX", &tables.servers6.index),
+        size("CUSTOMERS4", &tables.customers4.lines),
+        size("CUSTOMERS6", &tables.customers6.lines),
+        size("SERVERS4", &tables.servers4.lines),
+        size("SERVERS6", &tables.servers6.lines),
         size("SERVERS", &tables.servers),
     ]
 }
@@ -394,14 +384,10 @@ fn pin(object: &Ebpf, directory: &Path) -> Result<()> {
 }
 
 fn fill(object: &Ebpf, tables: &Tables) -> Result<()> {
-    array(object, "CUSTOMERS4", &tables.customers4.ranges)?;
-    array(object, "CUSTOMERS4_INDEX", &tables.customers4.index)?;
-    array(object, "CUSTOMERS6", &tables.customers6.ranges)?;
-    array(object, "CUSTOMERS6_INDEX", &tables.customers6.index)?;
-    array(object, "SERVERS4", &tables.servers4.ranges)?;
-    array(object, "SERVERS4_INDEX", &tables.servers4.index)?;
-    array(object, "SERVERS6", &tables.servers6.ranges)?;
-    array(object, "SERVERS6_INDEX", &tables.servers6.index)?;
+    array(object, "CUSTOMERS4", &tables.customers4.lines)?;
+    array(object, "CUSTOMERS6", &tables.customers6.lines)?;
+    array(object, "SERVERS4", &tables.servers4.lines)?;
+    array(object, "SERVERS6", &tables.servers6.lines)?;
     array(object, "SERVERS", &tables.servers)?;
     array(object, "CUSTOMER_GROUPS", &tables.groups)?;
     array(object, "NOTICE_TEXTS", &tables.texts)

@@ -1,4 +1,4 @@
-//! Policy → tables: nested prefixes become disjoint sorted ranges with an index, as the kernel looks them up. Knows
+//! Policy → tables: nested prefixes become disjoint ranges, in lines as the kernel looks them up. Knows
 //! nothing of maps.
 
 mod table;
@@ -7,16 +7,16 @@ use std::{collections::HashMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use op25b_ebpf::{
-    abi::{self, Customer, Range4, Range6, Server},
+    abi::{self, Customer, Server},
     address::{Address, Family},
     policy::Policy as Lookup,
-    ranges::find,
     reply::{GOODBYE, OUT_OF_SEQUENCE, TEXTS, Text},
+    table::{Line4, Line6, find},
     verdict::Verdict,
 };
 
 use self::table::Span;
-pub use self::table::{Entry, Table, TooLarge};
+pub use self::table::{Entry, Range, Table, TooLarge};
 use crate::{
     document::{Action, Mode},
     policy::{Group, Notice, Policy},
@@ -27,13 +27,13 @@ use crate::{
 #[derive(Debug)]
 pub struct Tables {
     /// What an IPv4 address is as a customer: [`Customer`].
-    pub customers4: Table<Range4>,
+    pub customers4: Table<Line4>,
     /// What an IPv6 address is as a customer.
-    pub customers6: Table<Range6>,
+    pub customers6: Table<Line6>,
     /// What an IPv4 address is as a server: a position in [`Tables::servers`].
-    pub servers4: Table<Range4>,
+    pub servers4: Table<Line4>,
     /// What an IPv6 address is as a server.
-    pub servers6: Table<Range6>,
+    pub servers6: Table<Line6>,
     /// The servers' properties; the first is "no server".
     pub servers: Vec<Server>,
     /// The groups by number; the first is "no group".
@@ -57,7 +57,7 @@ impl Tables {
     ///
     /// # Errors
     ///
-    /// When a table has more ranges than the lookup can halve.
+    /// When a table has more ranges, or the servers more values, than a lookup can tell apart.
     pub fn compile(
         policy: &Policy,
         situation: &Situation,
@@ -96,7 +96,7 @@ impl Tables {
         let [customers4, customers6] = customers;
         let [servers4, servers6] = servers;
         let mut known = Known::default();
-        Ok(Self {
+        let tables = Self {
             customers4: Table::compile(customers4, customer_within)?,
             customers6: Table::compile(customers6, customer_within)?,
             servers4: Table::compile(servers4, |around, own| known.within(around, own))?,
@@ -109,7 +109,9 @@ impl Tables {
                 Text::new(OUT_OF_SEQUENCE).unwrap_or_default(),
                 Text::new(GOODBYE).unwrap_or_default(),
             ],
-        })
+        };
+        let servers = tables.servers.len();
+        if servers > 1 << u16::BITS { Err(TooLarge::Servers(servers - 1)) } else { Ok(tables) }
     }
 }
 
@@ -210,9 +212,9 @@ impl Lookup for Tables {
     }
 }
 
-fn look_up(ipv4: &Table<Range4>, ipv6: &Table<Range6>, address: Address) -> u32 {
+fn look_up(ipv4: &Table<Line4>, ipv6: &Table<Line6>, address: Address) -> u32 {
     match address.family {
-        Family::Ipv4 => find(ipv4, address.low as u32),
-        Family::Ipv6 => find(ipv6, (address.high, address.low)),
+        Family::Ipv4 => find(ipv4, address.low),
+        Family::Ipv6 => find(ipv6, [address.high, address.low]),
     }
 }

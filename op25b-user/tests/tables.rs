@@ -20,13 +20,13 @@ use ipnetwork::IpNetwork;
 use op25b::{
     object::{self, Constants, Maps, Wire},
     situation::Situation,
-    tables::Tables,
+    tables::{Entry, Table, Tables},
 };
 use op25b_ebpf::{
-    abi::{Customer, Link, Role, Slot},
+    abi::{Customer, Link, Role},
     address::Address,
     policy::Policy as _,
-    ranges::{Bucket, HALVINGS, Node},
+    table::{AnyLine, Kind, LINES, Line4, Line6, Node},
     verdict::Verdict,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -354,9 +354,24 @@ fn ipv6_prefixes_whose_upper_halves_are_equal_are_told_apart() {
     agree(Lists { groups: vec![within, around], ..Lists::default() });
 }
 
+/// How many lines of a table are leaves with whole starts, with upper bits, branches and nodes.
+fn kinds<L: Entry>(table: &Table<L>) -> [usize; 4] {
+    let mut kinds = [0; 4];
+    for line in &table.lines {
+        let kind = match line.kind() {
+            Kind::Leaf => 0,
+            Kind::Near => 1,
+            Kind::Branch { .. } => 2,
+            Kind::Node { .. } => 3,
+        };
+        kinds[kind] += 1;
+    }
+    kinds
+}
+
 #[test]
-fn crowded_buckets_become_nodes() {
-    // Two crowds far apart, and in each a crowd in a corner: buckets, nodes, and nodes in nodes.
+fn crowded_lines_become_nodes() {
+    // Two crowds far apart, and in each a crowd in a corner: nodes in nodes.
     let corner = |start: u32| (0..700_u32).map(move |number| v4(start + number * 2, 32));
     let wide = |start: u32| (0..200_u32).map(move |number| v4(start + (number << 16), 24));
     let ipv4 = corner(0x0a00_0000).chain(wide(0x0b00_0000)).chain(corner(0xdfff_0000)).collect();
@@ -365,9 +380,55 @@ fn crowded_buckets_become_nodes() {
     let ipv6 = corner(0x2001_0db8 << 96).chain(wide(0x2400 << 112)).chain(corner(0x3fff << 112)).collect();
     let lists = Lists { groups: vec![ipv4, ipv6], ..Lists::default() };
     let office = Office::of(&lists.policy());
-    let slots = office.tables.customers4.index.iter().chain(&office.tables.customers6.index);
-    assert!(slots.filter(|slot| matches!(slot.bucket(), Bucket::Node { .. })).count() >= 4);
+    let nodes = kinds(&office.tables.customers4)[3] + kinds(&office.tables.customers6)[3];
+    assert!(nodes >= 4, "{nodes}");
     agree(lists);
+}
+
+/// Prefixes each half as far from the first as the one before: whatever the width of a span, the first one has the rest.
+/// And prefixes in one /64, of which upper bits tell nothing.
+fn undivided() -> Vec<Vec<IpNetwork>> {
+    let ipv4 = (0..32).map(|bit| v4(1 << bit, 32)).collect();
+    let ipv6 = (0..128).map(|bit| v6(1 << bit, 128)).collect();
+    let within = (0..3000_u128).map(|number| v6(0x2001_0db8 << 96 | number << 20, 128 - (number % 16) as u8));
+    vec![ipv4, ipv6, within.collect()]
+}
+
+#[test]
+fn ranges_that_no_node_divides_become_branches() {
+    let lists = Lists { groups: undivided(), ..Lists::default() };
+    let office = Office::of(&lists.policy());
+    for (kinds, steps) in [
+        (kinds(&office.tables.customers4), office.tables.customers4.steps),
+        (kinds(&office.tables.customers6), office.tables.customers6.steps),
+    ] {
+        assert!(kinds[0] > 0 && kinds[2] > 0 && kinds[3] > 0, "{kinds:?}");
+        assert!(u32::from(steps) <= LINES && steps > 2, "{steps}");
+    }
+    agree(lists);
+}
+
+#[test]
+fn upper_half_of_the_ipv6_addresses_is_told_apart() {
+    // Keys and starts that differ by 2^63 and more in their upper halves: in lines for the outside, and in the root.
+    let starts = [0_u128, 0x2001_0db8 << 96, 0x7fff << 112, 0x8000 << 112, 0xfe80 << 112, u128::MAX << 64];
+    let few = starts.map(|start| v6(start, 64)).to_vec();
+    let many = (0..64).map(|number| v6(number << 121, 56)).collect();
+    agree(Lists { groups: vec![few.clone()], ..Lists::default() });
+    agree(Lists { groups: vec![few, many], ..Lists::default() });
+}
+
+#[test]
+fn every_table_of_a_few_ranges_is_right() {
+    // Around the capacities of a line: a leaf, a leaf and one range more, a branch.
+    for count in 0..24_u32 {
+        let ipv4 = (0..count).map(|number| v4(0xc633_6400 + 3 * number, 32)).collect();
+        let near =
+            (0..count).map(|number| v6(0x2001_0db8 << 96 | u128::from(3 * number) << 64, 64)).collect();
+        let whole = (0..count).map(|number| v6(0x2001_0db9 << 96 | u128::from(3 * number), 128)).collect();
+        agree(Lists { groups: vec![ipv4, near], ..Lists::default() });
+        agree(Lists { groups: vec![whole], ..Lists::default() });
+    }
 }
 
 fn v4(start: u32, length: u8) -> IpNetwork {
@@ -380,14 +441,21 @@ fn v6(start: u128, length: u8) -> IpNetwork {
 }
 
 #[test]
-fn a_bucket_survives_its_packing() {
-    for bucket in [
-        Bucket::Value(u32::MAX),
-        Bucket::Ranges { first: u32::MAX, count: 1 << HALVINGS },
-        Bucket::Node { at: u32::MAX, node: Node { base: u64::MAX, last: (1 << 25) - 1, shift: 63 } },
-    ] {
-        assert_eq!(Slot::new(bucket).bucket(), bucket);
+fn a_line_survives_its_packing() {
+    fn survives<L: AnyLine>(base: u64) {
+        let node = Node { base, outside: u32::MAX, shift: 63 };
+        for kind in [
+            Kind::Leaf,
+            Kind::Near,
+            Kind::Branch { at: u32::MAX - 1 },
+            Kind::Node { at: u32::MAX - 1, node },
+            Kind::Node { at: 1, node: Node { base: 2, outside: 3, shift: 0 } },
+        ] {
+            assert_eq!(L::new(kind, &[], &[]).kind(), kind);
+        }
     }
+    survives::<Line4>(u32::MAX.into());
+    survives::<Line6>(u64::MAX);
 }
 
 #[test]
@@ -397,7 +465,7 @@ fn the_kernel_holds_the_tables_as_they_were_compiled() {
     policy.groups[0].prefixes.extend((0..40_000).map(|number| v4(0x0a00_0000 + 2 * number, 32)));
     policy.groups[1].prefixes.extend((0..40_000).map(|number| v6(0x2400 << 112 | number << 65, 64)));
     let tables = &Tables::compile(&policy, &Situation::default(), |_| 1).expect("they are not too large");
-    assert!(tables.customers4.ranges.len() > 1 << 16 && tables.customers6.ranges.len() > 1 << 16);
+    assert!(tables.customers4.lines.len() > 1 << 12 && tables.customers6.lines.len() > 1 << 12);
     let pins = Pins::new("tables-read-back");
     let create = || {
         let constants = Constants::bare(Role::BOTH, Link::Ethernet);
@@ -405,14 +473,10 @@ fn the_kernel_holds_the_tables_as_they_were_compiled() {
         object::create(tables, constants, maps).unwrap_or_else(|error| panic!("{error:#}"))
     };
     let holds = |object: &Ebpf| {
-        equals(object, "CUSTOMERS4", &tables.customers4.ranges);
-        equals(object, "CUSTOMERS4_INDEX", &tables.customers4.index);
-        equals(object, "CUSTOMERS6", &tables.customers6.ranges);
-        equals(object, "CUSTOMERS6_INDEX", &tables.customers6.index);
-        equals(object, "SERVERS4", &tables.servers4.ranges);
-        equals(object, "SERVERS4_INDEX", &tables.servers4.index);
-        equals(object, "SERVERS6", &tables.servers6.ranges);
-        equals(object, "SERVERS6_INDEX", &tables.servers6.index);
+        equals(object, "CUSTOMERS4", &tables.customers4.lines);
+        equals(object, "CUSTOMERS6", &tables.customers6.lines);
+        equals(object, "SERVERS4", &tables.servers4.lines);
+        equals(object, "SERVERS6", &tables.servers6.lines);
         equals(object, "SERVERS", &tables.servers);
     };
     holds(&create());
@@ -469,9 +533,7 @@ fn no_program_can_write_to_the_tables() {
     let constants = Constants::bare(Role::BOTH, Link::Ethernet);
     let object =
         object::create(&office.tables, constants, Maps::Own).unwrap_or_else(|error| panic!("{error:#}"));
-    for name in
-        ["CUSTOMERS4", "CUSTOMERS4_INDEX", "CUSTOMERS6", "SERVERS6_INDEX", "SERVERS", "CUSTOMER_GROUPS"]
-    {
+    for name in ["CUSTOMERS4", "CUSTOMERS6", "SERVERS4", "SERVERS6", "SERVERS", "CUSTOMER_GROUPS"] {
         let flags = data(&object, name).info().expect("it is a map").map_flags();
         assert_eq!(flags & BPF_F_RDONLY_PROG, BPF_F_RDONLY_PROG, "{name}");
     }
@@ -510,7 +572,9 @@ fn crowded_tables_equal_a_linear_search() {
 
 #[test]
 fn kernel_finds_what_a_linear_search_finds() {
-    let lists = crowd(2008, 1500);
+    let mut lists = crowd(2008, 1500);
+    lists.groups.extend(undivided());
+    let lists = lists.tidied();
     let office = Office::of(&lists.policy());
     let setting = Setting { variant: Variant::Pass, role: Role::CUSTOMER };
     let explain = object::program::EXPLAIN;

@@ -9,10 +9,7 @@ use aya_ebpf::{
     maps::{Array, LpmTrie, lpm_trie::Key},
     programs::XdpContext,
 };
-use op25b_ebpf::{
-    abi::{Range4, Range6, Slot},
-    ranges::{Node, find},
-};
+use op25b_ebpf::table::{Line4, Line6, Node, find};
 
 use crate::kernel::table::Table;
 
@@ -24,22 +21,18 @@ static KEYS: Array<[u64; 2]> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 static TALLY: Array<[u64; 4]> = Array::with_max_entries(1, 0);
 
 #[map]
-static RANGES4: Array<Range4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+static LINES4: Array<Line4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 #[map]
-static INDEX4: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
-#[map]
-static RANGES6: Array<Range6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
-#[map]
-static INDEX6: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+static LINES6: Array<Line6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 #[map]
 static TRIE4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
 static TRIE6: LpmTrie<[u64; 2], u32> = LpmTrie::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
-static ROOT4: Global<Node> = Global::new(Node { base: 0, last: 0, shift: 0 });
+static ROOT4: Global<Node> = Global::new(Node { base: 0, outside: 0, shift: 0 });
 #[unsafe(no_mangle)]
-static ROOT6: Global<Node> = Global::new(Node { base: 0, last: 0, shift: 0 });
+static ROOT6: Global<Node> = Global::new(Node { base: 0, outside: 0, shift: 0 });
 /// Number of the last key.
 #[unsafe(no_mangle)]
 static LAST_KEY: Global<u32> = Global::new(0);
@@ -76,14 +69,13 @@ extern "C" fn floor(high: u64, low: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn table4(key: u64) -> u32 {
-    find(&Table { ranges: &RANGES4, index: &INDEX4, root: &ROOT4 }, u32::from_be(key as u32))
+    find(&Table { lines: &LINES4, root: &ROOT4 }, key)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn table6(high: u64, low: u64) -> u32 {
-    let table = Table { ranges: &RANGES6, index: &INDEX6, root: &ROOT6 };
-    find(&table, (u64::from_be(high), u64::from_be(low)))
+    find(&Table { lines: &LINES6, root: &ROOT6 }, [u64::from_be(high), u64::from_be(low)])
 }
 
 #[unsafe(no_mangle)]
@@ -136,7 +128,7 @@ pub(crate) fn bench_floor(_: XdpContext) -> u32 {
 
 #[xdp]
 pub(crate) fn bench_table4(_: XdpContext) -> u32 {
-    next(|high, _| table4(high))
+    next(|high, _| table4(u32::from_be(high as u32).into()))
 }
 
 #[xdp]
@@ -156,7 +148,7 @@ pub(crate) fn bench_trie6(_: XdpContext) -> u32 {
 
 #[xdp]
 pub(crate) fn bench_check4(_: XdpContext) -> u32 {
-    compare(|high, _| table4(high), |high, _| trie4(high))
+    compare(|high, _| table4(u32::from_be(high as u32).into()), |high, _| trie4(high))
 }
 
 #[xdp]

@@ -6,8 +6,8 @@ use op25b_ebpf::{
     abi::{Link, Role, Softwire},
     cookie::Keys,
     frame::Look,
-    ranges::Node,
     source::{KEPT, WAYS},
+    table::Node,
 };
 
 /// [`Link`].
@@ -52,20 +52,20 @@ pub(crate) static SEED: Global<u64> = Global::new(0);
 /// Number of the last set of accounts; their number is a power of two.
 #[unsafe(no_mangle)]
 pub(crate) static LAST_SET: Global<u32> = Global::new(KEPT / WAYS - 1);
-/// Root of the index of the customers' IPv4 table.
+/// Root of the customers' IPv4 table.
 #[unsafe(no_mangle)]
 pub(crate) static CUSTOMERS4_ROOT: Global<Node> = Global::new(EMPTY);
-/// Root of the index of the customers' IPv6 table.
+/// Root of the customers' IPv6 table.
 #[unsafe(no_mangle)]
 pub(crate) static CUSTOMERS6_ROOT: Global<Node> = Global::new(EMPTY);
-/// Root of the index of the servers' IPv4 table.
+/// Root of the servers' IPv4 table.
 #[unsafe(no_mangle)]
 pub(crate) static SERVERS4_ROOT: Global<Node> = Global::new(EMPTY);
-/// Root of the index of the servers' IPv6 table.
+/// Root of the servers' IPv6 table.
 #[unsafe(no_mangle)]
 pub(crate) static SERVERS6_ROOT: Global<Node> = Global::new(EMPTY);
 
-const EMPTY: Node = Node { base: 0, last: 0, shift: 0 };
+const EMPTY: Node = Node { base: 0, outside: 0, shift: 0 };
 
 /// This interface's constants, loaded where they are asked for: the everyday frame needs one of them.
 #[derive(Clone, Copy)]

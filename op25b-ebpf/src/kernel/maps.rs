@@ -6,11 +6,11 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
 };
 use op25b_ebpf::{
-    abi::{CELLS, Count, Customer, GROUPS, Group, Range4, Range6, SEEN_CELLS, Server, Slot},
+    abi::{CELLS, Count, Customer, GROUPS, Group, SEEN_CELLS, Server},
     address::{Address, Family},
     found::Found,
     policy::Policy,
-    ranges::find,
+    table::{Line4, Line6, find},
 };
 
 use super::{
@@ -20,30 +20,18 @@ use super::{
 
 // The loader sets the sizes of a generation's tables and fills them; no program can write to them.
 
-/// Ranges of the customers' table, IPv4.
+/// The customers' table, IPv4.
 #[map]
-static CUSTOMERS4: Array<Range4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
-/// Its index.
+static CUSTOMERS4: Array<Line4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+/// The customers' table, IPv6.
 #[map]
-static CUSTOMERS4_INDEX: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
-/// Ranges of the customers' table, IPv6.
+static CUSTOMERS6: Array<Line6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+/// The servers' table, IPv4; its values are entries of [`SERVERS`].
 #[map]
-static CUSTOMERS6: Array<Range6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
-/// Its index.
+static SERVERS4: Array<Line4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+/// The servers' table, IPv6.
 #[map]
-static CUSTOMERS6_INDEX: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
-/// Ranges of the servers' table, IPv4; their values are entries of [`SERVERS`].
-#[map]
-static SERVERS4: Array<Range4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
-/// Its index.
-#[map]
-static SERVERS4_INDEX: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
-/// Ranges of the servers' table, IPv6.
-#[map]
-static SERVERS6: Array<Range6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
-/// Its index.
-#[map]
-static SERVERS6_INDEX: Array<Slot> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+static SERVERS6: Array<Line6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 /// What is known of a server; entry 0 is no server.
 #[map]
 static SERVERS: Array<Server> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
@@ -94,11 +82,9 @@ impl Policy for Tables {
 #[inline(never)]
 extern "C" fn op25b_customer(family: u64, high: u64, low: u64) -> u32 {
     if family == Family::Ipv4 as u64 {
-        let table = Table { ranges: &CUSTOMERS4, index: &CUSTOMERS4_INDEX, root: &CUSTOMERS4_ROOT };
-        find(&table, low as u32)
+        find(&Table { lines: &CUSTOMERS4, root: &CUSTOMERS4_ROOT }, low)
     } else {
-        let table = Table { ranges: &CUSTOMERS6, index: &CUSTOMERS6_INDEX, root: &CUSTOMERS6_ROOT };
-        find(&table, (high, low))
+        find(&Table { lines: &CUSTOMERS6, root: &CUSTOMERS6_ROOT }, [high, low])
     }
 }
 
@@ -107,11 +93,9 @@ extern "C" fn op25b_customer(family: u64, high: u64, low: u64) -> u32 {
 #[inline(never)]
 extern "C" fn op25b_server(family: u64, high: u64, low: u64) -> u32 {
     if family == Family::Ipv4 as u64 {
-        let table = Table { ranges: &SERVERS4, index: &SERVERS4_INDEX, root: &SERVERS4_ROOT };
-        find(&table, low as u32)
+        find(&Table { lines: &SERVERS4, root: &SERVERS4_ROOT }, low)
     } else {
-        let table = Table { ranges: &SERVERS6, index: &SERVERS6_INDEX, root: &SERVERS6_ROOT };
-        find(&table, (high, low))
+        find(&Table { lines: &SERVERS6, root: &SERVERS6_ROOT }, [high, low])
     }
 }
 

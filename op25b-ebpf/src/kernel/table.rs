@@ -1,20 +1,16 @@
-//! A compiled table in maps.
+//! A compiled table in a map.
 
 use aya_ebpf::{Global, maps::Array};
-use op25b_ebpf::{
-    abi::Slot,
-    ranges::{Node, Range, Ranges},
-};
+use op25b_ebpf::table::{AnyLine, Lines, Node};
 
 /// Where a table of one address family lies.
-pub(crate) struct Table<R: 'static> {
-    pub(crate) ranges: &'static Array<R>,
-    pub(crate) index: &'static Array<Slot>,
+pub(crate) struct Table<L: 'static> {
+    pub(crate) lines: &'static Array<L>,
     pub(crate) root: &'static Global<Node>,
 }
 
-impl<R: Range> Ranges for Table<R> {
-    type Range = R;
+impl<L: AnyLine> Lines for Table<L> {
+    type Line = L;
 
     #[inline(always)]
     fn root(&self) -> Node {
@@ -22,12 +18,7 @@ impl<R: Range> Ranges for Table<R> {
     }
 
     #[inline(always)]
-    fn slot(&self, number: u32) -> Option<Slot> {
-        self.index.get(number).copied()
-    }
-
-    #[inline(always)]
-    fn range(&self, number: u32) -> Option<&R> {
-        self.ranges.get(number)
+    fn line(&self, number: u32) -> Option<&L> {
+        self.lines.get(number)
     }
 }

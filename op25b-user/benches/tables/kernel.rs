@@ -44,17 +44,13 @@ impl Kernel {
             .override_global("ROOT6", &roots[1], true)
             .override_global("LAST_KEY", &last, true)
             .map_max_entries("KEYS", keys as u32)
-            .map_max_entries("RANGES4", tables.customers4.ranges.len() as u32)
-            .map_max_entries("INDEX4", tables.customers4.index.len() as u32)
-            .map_max_entries("RANGES6", tables.customers6.ranges.len() as u32)
-            .map_max_entries("INDEX6", tables.customers6.index.len() as u32)
+            .map_max_entries("LINES4", tables.customers4.lines.len() as u32)
+            .map_max_entries("LINES6", tables.customers6.lines.len() as u32)
             .map_max_entries("TRIE4", prefixes.len() as u32)
             .map_max_entries("TRIE6", prefixes.len() as u32)
             .load(OBJECT)?;
-        fill(&object, "RANGES4", &tables.customers4.ranges)?;
-        fill(&object, "INDEX4", &tables.customers4.index)?;
-        fill(&object, "RANGES6", &tables.customers6.ranges)?;
-        fill(&object, "INDEX6", &tables.customers6.index)?;
+        fill(&object, "LINES4", &tables.customers4.lines)?;
+        fill(&object, "LINES6", &tables.customers6.lines)?;
         grow(&mut object, prefixes)?;
         let names = match family {
             Family::Ipv4 => ["bench_floor", "bench_table4", "bench_trie4", "bench_check4"],

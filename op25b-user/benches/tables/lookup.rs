@@ -1,6 +1,6 @@
 //! What a lookup costs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use op25b_ebpf::{
     address::{Address, Family},
     policy::Policy as _,
@@ -9,7 +9,7 @@ use op25b_ebpf::{
 use crate::{
     kernel::{Kernel, What},
     scene::{self, Layout, Scene},
-    shared::{Part, Row, Spread, Target, grouped},
+    shared::{Part, Row, Spread, Target, grouped, in_turns},
 };
 
 const SIZES: [usize; 5] = [10, 1_000, 10_000, 100_000, 1_000_000];
@@ -28,7 +28,7 @@ struct Lookup {
 
 impl Lookup {
     fn times_faster(&self) -> f64 {
-        self.trie.least / self.table.least
+        self.trie.median / self.table.median
     }
 
     fn rows(&self) -> [Row; 2] {
@@ -82,7 +82,7 @@ fn reached(what: &str, due: f64, lookups: &[Lookup]) -> Vec<Target> {
         [least, .., most] if most.prefixes == SIZES[SIZES.len() - 1] => Some(Target::at_most(
             format!("{what}: 1,000,000 prefixes against 10"),
             20.0,
-            most.table.least / least.table.least,
+            most.table.median / least.table.median,
             "times",
         )),
         _ => None,
@@ -122,11 +122,8 @@ fn one(family: Family, layout: Layout, count: usize) -> Result<Vec<Lookup>> {
 
 /// What table and trie cost over picking the address, in turns, so that all meet the machine in the same mood.
 fn compare(kernel: &Kernel) -> Result<(Spread, Spread)> {
-    let (mut table, mut trie) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let floor = kernel.run(What::Floor, 4 * KEYS)?;
-        table.push(kernel.run(What::Table, 4 * KEYS)? - floor);
-        trie.push(kernel.run(What::Trie, KEYS)? - floor);
-    }
-    Ok((Spread::of(table), Spread::of(trie)))
+    let mut contenders = [(What::Floor, 4 * KEYS), (What::Table, 4 * KEYS), (What::Trie, KEYS)];
+    let rounds = in_turns(ROUNDS, &mut contenders, |(what, times)| kernel.run(*what, *times))?;
+    let [floor, table, trie] = &rounds[..] else { bail!("one of the three did not run") };
+    Ok((Spread::over(table, floor), Spread::over(trie, floor)))
 }

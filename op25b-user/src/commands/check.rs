@@ -39,17 +39,17 @@ struct Sizes {
 #[derive(Debug, Serialize)]
 struct Size {
     ranges: usize,
-    buckets: usize,
+    lines: usize,
     bytes: usize,
     lookup_steps: u8,
 }
 
 impl Size {
-    fn of<R: Entry>(table: &Table<R>) -> Self {
+    fn of<L: Entry>(table: &Table<L>) -> Self {
         Self {
             ranges: table.ranges.len(),
-            buckets: table.index.len(),
-            bytes: size_of_val(table.ranges.as_slice()) + size_of_val(table.index.as_slice()),
+            lines: table.lines.len(),
+            bytes: size_of_val(table.lines.as_slice()),
             lookup_steps: table.steps,
         }
     }
@@ -97,7 +97,7 @@ fn tell(arguments: &cli::Check, report: &Report) -> Result<()> {
     if let Some(notice) = &report.notice {
         print(&format!("blocked customers are told: {notice}"))?;
     }
-    let mut table = super::table(&["table", "ranges", "buckets", "KiB", "lookup steps"]);
+    let mut table = super::table(&["table", "ranges", "lines", "KiB", "lookup steps"]);
     for (name, size) in [
         ("customers IPv4", &sizes.customers_ipv4),
         ("customers IPv6", &sizes.customers_ipv6),
@@ -107,7 +107,7 @@ fn tell(arguments: &cli::Check, report: &Report) -> Result<()> {
         table.add_row([
             name.to_owned(),
             size.ranges.to_string(),
-            size.buckets.to_string(),
+            size.lines.to_string(),
             size.bytes.div_ceil(1024).to_string(),
             size.lookup_steps.to_string(),
         ]);

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use op25b_ebpf::{
-    abi::{Customer, Range4, Range6, Role, Server},
+    abi::{Customer, Role, Server},
     address::{Address, Family},
     policy::Policy as Lookup,
-    ranges::Range as _,
+    table::{Line4, Line6},
     verdict::{Reason, Verdict},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     policy::{Group, Policy, longest},
     situation::Situation,
     sources,
-    tables::{Entry, Tables, verdict},
+    tables::{Entry, Table, Tables, verdict},
 };
 
 /// A customer's port, which decides nothing.
@@ -167,7 +167,7 @@ impl Source<'_> {
         let fits =
             |address: &IpAddr| is(tables.customer(key(*address))) && tables.server(key(*address)).relays == 0;
         let may = |value| is(Customer(value));
-        find(family, &tables.customers4.ranges, &tables.customers6.ranges, may, fits)
+        find(family, &tables.customers4, &tables.customers6, may, fits)
     }
 
     /// Another address than the customer's that is this as a server, and no customer where there is such a one.
@@ -176,7 +176,7 @@ impl Source<'_> {
         let all = |address: &IpAddr| *address != customer && is(tables.server(key(*address)));
         let stranger = |address: &IpAddr| all(address) && tables.customer(key(*address)) == Customer::UNKNOWN;
         let may = |value: u32| tables.servers.get(value as usize).is_some_and(|server| is(*server));
-        let (four, six) = (&tables.servers4.ranges, &tables.servers6.ranges);
+        let (four, six) = (&tables.servers4, &tables.servers6);
         let family = family(customer);
         find(family, four, six, may, stranger).or_else(|| find(family, four, six, may, all))
     }
@@ -186,22 +186,30 @@ impl Source<'_> {
 /// right. For people not the first one there: that is often a network's own.
 fn find(
     family: Family,
-    ranges4: &[Range4],
-    ranges6: &[Range6],
+    ipv4: &Table<Line4>,
+    ipv6: &Table<Line6>,
     may: impl Fn(u32) -> bool,
     fits: impl Fn(&IpAddr) -> bool,
 ) -> Option<IpAddr> {
-    fn near<R: Entry>(range: &R) -> [IpAddr; 2] {
-        [1, 0].map(|step| {
-            let address = range.address().saturating_add(step).min(R::LAST);
-            sources::address([(address >> 64) as u64, address as u64], R::LAST == u128::MAX)
-        })
+    fn near<L: Entry>(
+        table: &Table<L>,
+        may: impl Fn(u32) -> bool,
+        fits: impl Fn(&IpAddr) -> bool,
+    ) -> Option<IpAddr> {
+        let starts =
+            table.ranges.iter().filter(|range| may(range.value)).map(|range| L::address(range.start));
+        let near = starts.flat_map(|start| {
+            [1, 0].map(|step| {
+                let address = start.saturating_add(step).min(L::LAST);
+                sources::address([(address >> 64) as u64, address as u64], L::LAST == u128::MAX)
+            })
+        });
+        near.into_iter().find(|address| fits(address))
     }
-    let ipv6 = matches!(family, Family::Ipv6);
-    let stranger = strangers(ipv6).into_iter().find(&fits);
+    let stranger = strangers(matches!(family, Family::Ipv6)).into_iter().find(&fits);
     stranger.or_else(|| match family {
-        Family::Ipv4 => ranges4.iter().filter(|range| may(range.value())).flat_map(near).find(fits),
-        Family::Ipv6 => ranges6.iter().filter(|range| may(range.value())).flat_map(near).find(fits),
+        Family::Ipv4 => near(ipv4, may, fits),
+        Family::Ipv6 => near(ipv6, may, fits),
     })
 }
 

@@ -1,30 +1,40 @@
-//! Prefixes of one address family → disjoint ranges and the index over them.
+//! Prefixes of one address family → disjoint ranges → the lines that the kernel looks them up in.
 
-use std::{cmp::Ordering, ops::Range as Between};
+use std::{cmp::Ordering, fmt::Debug, ops::Range as Between};
 
-use op25b_ebpf::{
-    abi::{Range4, Range6, Slot},
-    ranges::{Bucket, HALVINGS, LEVELS, Node, Range, Ranges},
-};
+use op25b_ebpf::table::{AnyLine, Key, Kind, Line4, Line6, Lines, NODES, Node, RANGES, Word as _};
 
 /// One compiled table.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Table<R> {
+pub struct Table<L: Entry> {
     /// Disjoint, sorted; the first starts at zero.
-    pub ranges: Vec<R>,
-    /// Buckets by their upper bits: the root's, then those within them.
-    pub index: Vec<Slot>,
+    pub ranges: Vec<Range<L::Start>>,
+    /// The same, as the kernel looks them up: the root's lines, then those that they lead to.
+    pub lines: Vec<L>,
     /// Where a lookup begins.
     pub root: Node,
-    /// Entries of both that the longest lookup reads.
+    /// Lines that the longest lookup reads.
     pub steps: u8,
 }
 
-/// A table that does not fit.
+/// A range: it is good until the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range<S> {
+    /// Its first address.
+    pub start: S,
+    /// What holds in it.
+    pub value: u32,
+}
+
+/// What does not fit into tables.
 #[derive(Debug, thiserror::Error)]
-#[error("{ranges} ranges in one table; at most {}", 1_u32 << HALVINGS)]
-pub struct TooLarge {
-    ranges: usize,
+pub enum TooLarge {
+    /// Prefixes of one family.
+    #[error("{0} ranges in one table; at most {RANGES}")]
+    Ranges(usize),
+    /// Relays and `destinations` that overlap in ever other ways.
+    #[error("servers are {0} different sets of relays and destinations; at most {values}", values = u16::MAX)]
+    Servers(usize),
 }
 
 /// A prefix and what it says.
@@ -41,82 +51,101 @@ impl<V> Span<V> {
         self.first.cmp(&other.first).then(self.length.cmp(&other.length))
     }
 
-    fn last<R: Entry>(&self) -> u128 {
-        self.first | R::LAST.checked_shr(u32::from(self.length)).unwrap_or(0)
+    fn last<L: Entry>(&self) -> u128 {
+        self.first | L::LAST.checked_shr(u32::from(self.length)).unwrap_or(0)
     }
 }
 
-/// A range as one family's map holds it.
-pub trait Entry: Copy + Range {
-    /// Bits of an address below what the index is made for.
+/// A line, and how its family's addresses are written.
+pub trait Entry: AnyLine {
+    /// The start of a range.
+    type Start: Copy + Debug + Eq;
+    /// Bits of an address below those that nodes divide by.
     const BELOW: u32;
     /// Addresses end here.
     const LAST: u128;
 
-    /// From start and value.
-    fn new(start: u128, value: u32) -> Self;
+    /// From an address.
+    fn start(address: u128) -> Self::Start;
 
-    /// Where it starts.
-    fn address(&self) -> u128;
+    /// To an address.
+    fn address(start: Self::Start) -> u128;
+
+    /// To what is looked up.
+    fn key(start: Self::Start) -> Key<Self>;
 }
 
-impl Entry for Range4 {
+impl Entry for Line4 {
+    type Start = u32;
     const BELOW: u32 = 0;
     const LAST: u128 = u32::MAX as u128;
 
-    fn new(start: u128, value: u32) -> Self {
-        Self { start: start as u32, value }
+    fn start(address: u128) -> u32 {
+        address as u32
     }
 
-    fn address(&self) -> u128 {
-        u128::from(self.start)
+    fn address(start: u32) -> u128 {
+        start.into()
+    }
+
+    fn key(start: u32) -> u64 {
+        start.into()
     }
 }
 
-impl Entry for Range6 {
+impl Entry for Line6 {
+    type Start = [u64; 2];
     const BELOW: u32 = 64;
     const LAST: u128 = u128::MAX;
 
-    fn new(start: u128, value: u32) -> Self {
-        Self { high: (start >> 64) as u64, low: start as u64, value, reserved: 0 }
+    fn start(address: u128) -> [u64; 2] {
+        [(address >> 64) as u64, address as u64]
     }
 
-    fn address(&self) -> u128 {
-        u128::from(self.high) << 64 | u128::from(self.low)
+    fn address([high, low]: [u64; 2]) -> u128 {
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    fn key(start: [u64; 2]) -> [u64; 2] {
+        start
     }
 }
 
-impl<R: Entry> Table<R> {
-    /// `within` makes a prefix's value from what holds around it and what it says; outside of all it is zero.
+impl<L: Entry> Table<L> {
+    /// `within` makes a prefix's value from what holds around it and what it says; outside of all it is zero. Values are
+    /// at most [`u16::MAX`].
     pub(super) fn compile<V: Copy>(
         spans: Vec<Span<V>>,
         within: impl FnMut(u32, V) -> u32,
     ) -> Result<Self, TooLarge> {
-        let ranges = flatten(spans, within);
-        if ranges.len() > 1 << HALVINGS {
-            return Err(TooLarge { ranges: ranges.len() });
+        let ranges = flatten::<L, V>(spans, within);
+        if ranges.len() > RANGES {
+            return Err(TooLarge::Ranges(ranges.len()));
         }
-        let mut index = Index { ranges: &ranges, slots: Vec::new(), steps: 1 };
-        let (_, root) = index.node(1..ranges.len(), 1);
-        let Index { slots: index, steps, .. } = index;
-        Ok(Self { ranges, index, root, steps })
+        let mut layout = Layout { ranges: &ranges, lines: Vec::new(), steps: 0 };
+        let root = layout.root();
+        let Layout { lines, steps, .. } = layout;
+        Ok(Self { ranges, lines, root, steps })
     }
 }
 
 /// Nested prefixes → disjoint ranges, each good until the next one starts.
-fn flatten<R: Entry, V: Copy>(mut spans: Vec<Span<V>>, mut within: impl FnMut(u32, V) -> u32) -> Vec<R> {
+fn flatten<L: Entry, V: Copy>(
+    mut spans: Vec<Span<V>>,
+    mut within: impl FnMut(u32, V) -> u32,
+) -> Vec<Range<L::Start>> {
     spans.sort_by(Span::order);
     let mut ranges = Vec::with_capacity(2 * spans.len() + 1);
-    ranges.push(R::new(0, 0));
+    ranges.push(Range { start: L::start(0), value: 0 });
     // Last addresses and values of the prefixes that contain the current one.
     let mut open: Vec<(u128, u32)> = Vec::new();
     for span in &spans {
-        close(&mut open, &mut ranges, span.first);
+        close::<L>(&mut open, &mut ranges, span.first);
         let value = within(around(&open), span.value);
-        push(&mut ranges, span.first, value);
-        open.push((span.last::<R>(), value));
+        push(&mut ranges, L::start(span.first), value);
+        open.push((span.last::<L>(), value));
     }
-    close(&mut open, &mut ranges, u128::MAX);
+    close::<L>(&mut open, &mut ranges, u128::MAX);
     // One that ends with the last address has nothing behind it.
     ranges
 }
@@ -126,108 +155,148 @@ fn around(open: &[(u128, u32)]) -> u32 {
 }
 
 /// Ends the prefixes that end before `next`.
-fn close<R: Entry>(open: &mut Vec<(u128, u32)>, ranges: &mut Vec<R>, next: u128) {
+fn close<L: Entry>(open: &mut Vec<(u128, u32)>, ranges: &mut Vec<Range<L::Start>>, next: u128) {
     while let Some((last, _)) = open.pop_if(|(last, _)| *last < next) {
-        if last < R::LAST {
-            push(ranges, last + 1, around(open));
+        if last < L::LAST {
+            push(ranges, L::start(last + 1), around(open));
         }
     }
 }
 
 /// Adds a range; one that starts where the last one does replaces it, one that says the same is part of it.
-fn push<R: Entry>(ranges: &mut Vec<R>, start: u128, value: u32) {
-    ranges.pop_if(|last| last.address() == start);
-    if ranges.last().is_none_or(|before| before.value() != value) {
-        ranges.push(R::new(start, value));
+fn push<S: PartialEq>(ranges: &mut Vec<Range<S>>, start: S, value: u32) {
+    ranges.pop_if(|last| last.start == start);
+    if ranges.last().is_none_or(|before| before.value != value) {
+        ranges.push(Range { start, value });
     }
 }
 
-/// Buckets of a node for each range, as long as they are few enough to stay in a processor's cache: the more of them, the more
-/// alike they are, and the better a processor guesses what comes.
-const PER_RANGE: u64 = 8;
-const ROOMY: u64 = 1 << 15;
-/// Buckets of one node, at most.
-const BUCKETS: u64 = 1 << 20;
-/// A bucket with more ranges becomes a node.
-const CROWD: usize = 8;
+/// Lines of one node, at most.
+const MOST: usize = 1 << 20;
+/// So few lines that a node need not save any.
+const FEW: usize = 1 << 10;
 
-/// How many buckets that many ranges are worth.
-fn worth(ranges: usize) -> u64 {
-    let ranges = ranges as u64;
-    ranges.max(ROOMY.min(PER_RANGE * ranges)).min(BUCKETS)
-}
-
-/// An index as it grows.
-struct Index<'a, R> {
-    ranges: &'a [R],
-    slots: Vec<Slot>,
+/// Lines as they are laid out.
+struct Layout<'a, L: Entry> {
+    ranges: &'a [Range<L::Start>],
+    lines: Vec<L>,
     steps: u8,
 }
 
-impl<R: Entry> Index<'_, R> {
-    /// Adds a node for ranges that start in one place, all others elsewhere, and says where its buckets are.
-    fn node(&mut self, inner: Between<usize>, level: u32) -> (u32, Node) {
-        let (bottom, top) = match inner.clone().next_back() {
-            Some(last) => (self.top(inner.start), self.top(last)),
-            None => (0, 0),
-        };
-        // It spans what the ranges do: a provider's prefixes all start alike.
-        let most = worth(inner.len());
-        let shift = (0..63).find(|shift| (top - bottom) >> shift < most).unwrap_or(63);
-        // One bucket before and one behind, for the keys outside.
-        let base = (bottom >> shift).saturating_sub(1);
-        let last = (top >> shift) - base + 1;
-        let at = self.slots.len();
-        self.slots.resize(at + last as usize + 1, Slot::default());
-        let mut rest = inner;
-        for bucket in 0..=last {
-            let starts = self.ranges[rest.clone()].iter();
-            let here = starts.take_while(|range| (R::top(range.start()) >> shift) - base == bucket).count();
-            let within = rest.start..rest.start + here;
-            rest.start = within.end;
-            self.slots[at + bucket as usize] = Slot::new(self.bucket(within, shift, level));
+impl<L: Entry> Layout<'_, L> {
+    fn root(&mut self) -> Node {
+        let all = self.ranges.len();
+        if all > L::RANGES {
+            return self.node(1..all, 0).1;
         }
-        (at as u32, Node { base, last: last as u32, shift })
+        let at = self.room(1);
+        self.leaf(at, 0..all, Kind::Leaf, 1);
+        Node { base: 0, outside: 0, shift: 63 }
     }
 
-    /// A bucket with the ranges that start in it.
-    fn bucket(&mut self, inner: Between<usize>, shift: u32, level: u32) -> Bucket {
-        // The range that holds where the bucket starts is the one before, unless the first one starts there.
-        let below = (1 << (R::BELOW + shift)) - 1;
-        let aligned = !inner.is_empty() && self.ranges[inner.start].address() & below == 0;
-        let first = if aligned { inner.start } else { inner.start - 1 };
-        let count = inner.end - first;
-        if count == 1 {
-            return Bucket::Value(self.ranges[first].value());
+    /// Adds a node for ranges that start in one place, all others elsewhere, and says where its lines are. `steps`: lines
+    /// that a lookup has read before.
+    fn node(&mut self, inner: Between<usize>, steps: u8) -> (u32, Node) {
+        // It spans what the ranges do: a provider's prefixes all start alike.
+        let shift = self.shift(inner.clone());
+        let base = self.top(inner.start) >> shift;
+        let spans = (self.top(inner.end - 1) >> shift) - base + 1;
+        let at = self.room(spans as usize + 1);
+        let (before, behind) = (&self.ranges[inner.start - 1], &self.ranges[inner.end - 1]);
+        let outside = [behind.value, before.value].map(|value| value as u16);
+        self.lines[at + spans as usize] = L::new(Kind::Leaf, &[L::key(behind.start)], &outside);
+        let mut rest = inner;
+        for span in 0..spans {
+            let inside = |number: &usize| (self.top(*number) >> shift) - base == span;
+            let within = rest.start..rest.start + rest.clone().take_while(inside).count();
+            rest.start = within.end;
+            self.span(at + span as usize, within, shift, steps + 1);
         }
-        let divisible = level < LEVELS && self.top(inner.start) != self.top(inner.end - 1);
-        if count > CROWD && divisible {
-            let (at, node) = self.node(inner, level + 1);
-            return Bucket::Node { at, node };
+        (at as u32, Node { base, outside: spans as u32, shift })
+    }
+
+    /// How wide a node's spans are. More lines mean that fewer of them are too full, and more memory: a line is worth an
+    /// eighth of a range that needs another one.
+    fn shift(&self, inner: Between<usize>) -> u32 {
+        let (bottom, top) = (self.top(inner.start), self.top(inner.end - 1));
+        let fewest = (inner.len() / 64).max(FEW).min(inner.len() / 4).max(1);
+        let widths = std::iter::successors(Some(fewest), |lines| Some(2 * lines))
+            .take_while(|lines| *lines <= inner.len().min(MOST))
+            .map(|lines| (0..63).find(|shift| (top - bottom) >> shift < lines as u64).unwrap_or(63));
+        let cost = |shift: &u32| {
+            let span = |range: &Range<L::Start>| L::Word::top(L::key(range.start)) >> shift;
+            let spans = self.ranges[inner.clone()].chunk_by(|one, other| span(one) == span(other));
+            let full: usize = spans.map(<[_]>::len).filter(|starts| *starts >= L::NEAR).sum();
+            8 * full + ((top - bottom) >> shift) as usize
+        };
+        widths.min_by_key(cost).unwrap_or(63)
+    }
+
+    /// Fills the line of a span in which these ranges start. `steps`: lines that a lookup has read with it.
+    fn span(&mut self, at: usize, inner: Between<usize>, shift: u32, steps: u8) {
+        // The range that holds where the span starts is the one before, unless the first one starts there.
+        let below = (1 << (L::BELOW + shift)) - 1;
+        let aligned = !inner.is_empty() && L::address(self.ranges[inner.start].start) & below == 0;
+        let ranges = if aligned { inner.start } else { inner.start - 1 }..inner.end;
+        let divisible = !inner.is_empty() && self.top(inner.start) != self.top(inner.end - 1);
+        if ranges.len() > 4 * L::NEAR && divisible && u32::from(steps) < NODES {
+            let (first, node) = self.node(inner, steps);
+            self.lines[at] = L::new(Kind::Node { at: first, node }, &[], &[]);
+        } else {
+            self.branch(at, ranges, steps);
         }
-        // A slot for each level, the halvings, the value.
-        let steps = level + (count - 1).ilog2() + 2;
-        self.steps = self.steps.max(steps as u8);
-        Bucket::Ranges { first: first as u32, count: count as u32 }
+    }
+
+    /// Fills a line within a node, and those below it where it is too small for these ranges.
+    fn branch(&mut self, at: usize, ranges: Between<usize>, steps: u8) {
+        let is_near = |range: &Range<L::Start>| L::address(range.start).trailing_zeros() >= L::BELOW;
+        let near = self.ranges[ranges.clone()].iter().skip(1).all(is_near);
+        let (kind, most) = if near { (Kind::Near, L::NEAR) } else { (Kind::Leaf, L::RANGES) };
+        if ranges.len() <= most {
+            return self.leaf(at, ranges, kind, steps);
+        }
+        let mut width = most;
+        while ranges.len() > width * L::RANGES {
+            width *= L::RANGES;
+        }
+        let parts: Vec<_> =
+            ranges.clone().step_by(width).map(|first| first..ranges.end.min(first + width)).collect();
+        let first = self.room(parts.len());
+        let starts: Vec<_> = parts.iter().skip(1).map(|part| L::key(self.ranges[part.start].start)).collect();
+        self.lines[at] = L::new(Kind::Branch { at: first as u32 }, &starts, &[]);
+        for (above, part) in parts.into_iter().rev().enumerate() {
+            self.branch(first + above, part, steps + 1);
+        }
+    }
+
+    fn leaf(&mut self, at: usize, ranges: Between<usize>, kind: Kind, steps: u8) {
+        let ranges = &self.ranges[ranges];
+        let starts: Vec<_> = ranges.iter().skip(1).map(|range| L::key(range.start)).collect();
+        let values: Vec<_> = ranges.iter().rev().map(|range| range.value as u16).collect();
+        self.lines[at] = L::new(kind, &starts, &values);
+        self.steps = self.steps.max(steps);
+    }
+
+    /// Adds so many lines and says where.
+    fn room(&mut self, lines: usize) -> usize {
+        let at = self.lines.len();
+        self.lines.resize(at + lines, L::new(Kind::Leaf, &[], &[]));
+        at
     }
 
     fn top(&self, number: usize) -> u64 {
-        R::top(self.ranges[number].start())
+        L::Word::top(L::key(self.ranges[number].start))
     }
 }
 
-impl<R: Entry> Ranges for Table<R> {
-    type Range = R;
+impl<L: Entry> Lines for Table<L> {
+    type Line = L;
 
     fn root(&self) -> Node {
         self.root
     }
 
-    fn slot(&self, number: u32) -> Option<Slot> {
-        self.index.get(number as usize).copied()
-    }
-
-    fn range(&self, number: u32) -> Option<&R> {
-        self.ranges.get(number as usize)
+    fn line(&self, number: u32) -> Option<&L> {
+        self.lines.get(number as usize)
     }
 }
