@@ -25,10 +25,10 @@ impl Node {
 
 /// Nodes one below the other, at most; below them are branches.
 pub const NODES: u32 = 4;
-/// Ranges of a table, at most.
-pub const RANGES: usize = 1 << 24;
+/// Ranges of a table, at most: their lines stay below the four gigabytes that Linux 5.10 gives an array.
+pub const RANGES: usize = 1 << 23;
 /// Lines that a lookup reads, at most: where nodes divide nothing, branches of four hold all ranges.
-pub const LINES: u32 = NODES + RANGES.ilog2() / 2;
+pub const LINES: u32 = NODES + RANGES.ilog2().div_ceil(2);
 
 /// What a line holds starts in: all of an IPv4 address, half of an IPv6 address.
 pub trait Word: Copy {
@@ -157,7 +157,8 @@ pub enum Kind {
 
 /// A line of a table, in the kernel's map as here.
 ///
-/// Starts need no order: what counts is how many are above a key. Those that are not used are above none.
+/// Starts need no order: what counts is how many are above a key. Places that are not used change nothing: in a leaf and a
+/// branch they are zero, which is above no key; where starts are near they are the first one, with what holds before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Line<W, const WORDS: usize, const VALUES: usize> {
@@ -174,6 +175,8 @@ pub type Line4 = Line<u32, 10, 11>;
 /// A line of an IPv6 table: up to seven ranges that start with a /64, or else four.
 pub type Line6 = Line<u64, 6, 7>;
 
+// A branch of four for each two bits of a range number.
+const _: () = assert!(1_usize << (2 * (LINES - NODES)) >= RANGES);
 const _: () = assert!(size_of::<Line4>() == 64 && size_of::<Line6>() == 64 && size_of::<Node>() == 16);
 
 /// A line of whichever family.
@@ -221,7 +224,6 @@ impl<W: Word, const WORDS: usize, const VALUES: usize> AnyLine for Line<W, WORDS
             Kind::Leaf => put(&mut line.words, whole),
             Kind::Near => {
                 line.kind = 1;
-                // Zero may be far: in its place the first start again, and what holds before it.
                 let upper = starts.iter().chain(starts.first().into_iter().cycle());
                 put(&mut line.words, upper.map(|start| W::of(W::top(*start))));
                 put(&mut line.values, values.iter().chain(values.last().into_iter().cycle()).copied());

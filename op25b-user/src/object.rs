@@ -33,7 +33,7 @@ pub struct Wire<T: Copy>(
     pub T,
 );
 
-// SAFETY: `repr(C)`, integers only, no padding: sizes are asserted in the ABI.
+// SAFETY: `repr(C)`, integers only, no padding: sizes are asserted where they are defined.
 unsafe impl Pod for Wire<Line4> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Line6> {}

@@ -184,10 +184,19 @@ fn address(address: IpAddr) -> Address {
     }
 }
 
+/// What is wrong with the lines of a table: more than a lookup reads, or than its ranges are worth.
+fn excess<L: Entry>(table: &Table<L>) -> Option<String> {
+    let (lines, ranges, steps) = (table.lines.len(), table.ranges.len(), table.steps);
+    (u32::from(steps) > LINES || lines > 5 * ranges + 2)
+        .then(|| format!("{lines} lines for {ranges} ranges, {steps} of them in a lookup"))
+}
+
 /// What tables and linear search disagree on.
 fn disagreements(lists: &Lists) -> Vec<String> {
     let office = Office::of(&lists.policy());
-    let mut wrong = Vec::new();
+    let Tables { customers4, customers6, servers4, servers6, .. } = &office.tables;
+    let excesses = [excess(customers4), excess(customers6), excess(servers4), excess(servers6)];
+    let mut wrong: Vec<String> = excesses.into_iter().flatten().collect();
     for ip in boundaries(lists.prefixes()) {
         let (customer, server) = (office.tables.customer(address(ip)), office.tables.server(address(ip)));
         let expected = lists.customer(&office, ip);
@@ -334,14 +343,18 @@ fn keys_below_and_above_all_prefixes_are_in_none() {
 }
 
 #[test]
-fn first_and_last_bucket_are_found() {
-    // So many that the index has more than a bucket, from the first address to the last.
+fn first_and_last_line_of_a_node_are_found() {
+    // So many that a table has more than a line, from the first address to the last.
     let every = |step: u128| (0..256_u128).map(move |number| number * step);
     let mut ipv4: Vec<_> = every(1 << 24).map(|start| v4(start as u32, 32)).collect();
     let mut ipv6: Vec<_> = every(1 << 120).map(|start| v6(start, 128)).collect();
-    ipv4.extend(prefixes(&["0.0.0.0/0", "255.255.255.254/31", "255.255.255.255/32"]));
-    ipv6.extend([v6(0, 0), v6(u128::MAX - 1, 127), v6(u128::MAX, 128)]);
-    agree(Lists { groups: vec![ipv4, ipv6], ..Lists::default() });
+    ipv4.extend(prefixes(&["255.255.255.254/31", "255.255.255.255/32"]));
+    ipv6.extend([v6(u128::MAX - 1, 127), v6(u128::MAX, 128)]);
+    let everyone = prefixes(&["0.0.0.0/0", "::/0"]);
+    let lists = Lists { groups: vec![ipv4, ipv6, everyone], ..Lists::default() };
+    let tables = Office::of(&lists.policy()).tables;
+    assert!(tables.customers4.ranges.len() > 512 && tables.customers6.ranges.len() > 512);
+    agree(lists);
 }
 
 #[test]
@@ -410,24 +423,29 @@ fn ranges_that_no_node_divides_become_branches() {
 
 #[test]
 fn upper_half_of_the_ipv6_addresses_is_told_apart() {
-    // Keys and starts that differ by 2^63 and more in their upper halves: in lines for the outside, and in the root.
+    // Keys and starts that differ by 2^63 and more in their upper halves.
     let starts = [0_u128, 0x2001_0db8 << 96, 0x7fff << 112, 0x8000 << 112, 0xfe80 << 112, u128::MAX << 64];
     let few = starts.map(|start| v6(start, 64)).to_vec();
     let many = (0..64).map(|number| v6(number << 121, 56)).collect();
     agree(Lists { groups: vec![few.clone()], ..Lists::default() });
     agree(Lists { groups: vec![few, many], ..Lists::default() });
+    // The same outside of the node.
+    let within = (0..32).map(|number| v6(0x2001_0db8 << 96 | number << 65, 64)).collect();
+    agree(Lists { groups: vec![vec![v6(0, 2)], within], ..Lists::default() });
 }
 
 #[test]
 fn every_table_of_a_few_ranges_is_right() {
-    // Around the capacities of a line: a leaf, a leaf and one range more, a branch.
-    for count in 0..24_u32 {
-        let ipv4 = (0..count).map(|number| v4(0xc633_6400 + 3 * number, 32)).collect();
-        let near =
-            (0..count).map(|number| v6(0x2001_0db8 << 96 | u128::from(3 * number) << 64, 64)).collect();
-        let whole = (0..count).map(|number| v6(0x2001_0db9 << 96 | u128::from(3 * number), 128)).collect();
-        agree(Lists { groups: vec![ipv4, near], ..Lists::default() });
-        agree(Lists { groups: vec![whole], ..Lists::default() });
+    // Around the capacities of a line: a leaf, a leaf and one range more, a branch. Side by side, in turns of two groups.
+    for count in 0..60_u32 {
+        let ipv4 = |number: u32| v4(0xc633_6400 + number, 32);
+        let near = |number: u32| v6(0x2001_0db8 << 96 | u128::from(number) << 64, 64);
+        let whole = |number: u32| v6(0x2001_0db9 << 96 | u128::from(number), 128);
+        let one = |first| (first..count).step_by(2).flat_map(|number| [ipv4(number), near(number)]).collect();
+        let other =
+            |first| (first..count).step_by(2).flat_map(|number| [ipv4(number), whole(number)]).collect();
+        agree(Lists { groups: vec![one(0), one(1)], ..Lists::default() });
+        agree(Lists { groups: vec![other(0), other(1)], ..Lists::default() });
     }
 }
 

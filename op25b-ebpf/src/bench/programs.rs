@@ -4,7 +4,7 @@ use core::borrow::Borrow;
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_RDONLY_PROG, xdp_action::XDP_PASS},
+    bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG, xdp_action::XDP_PASS},
     macros::{map, xdp},
     maps::{Array, LpmTrie, lpm_trie::Key},
     programs::XdpContext,
@@ -21,9 +21,9 @@ static KEYS: Array<[u64; 2]> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 static TALLY: Array<[u64; 4]> = Array::with_max_entries(1, 0);
 
 #[map]
-static LINES4: Array<Line4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+static LINES4: Array<Line4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG | BPF_F_MMAPABLE);
 #[map]
-static LINES6: Array<Line6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+static LINES6: Array<Line6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG | BPF_F_MMAPABLE);
 #[map]
 static TRIE4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(1, 0);
 #[map]

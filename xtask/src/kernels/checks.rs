@@ -16,6 +16,7 @@ use crate::exec::read;
 const TESTS: &[(&str, &[&str])] = &[
     ("cases", &[]),
     ("verifier", &[]),
+    ("tables", &["kernel_finds"]),
     ("replies", &[]),
     (
         "attach",
