@@ -605,6 +605,8 @@ impl Daemon {
     /// nobody has put in force: it is kept beside it.
     fn settle_on_text(&mut self, before: &str) -> Result<()> {
         let path = &self.setup.policy;
+        // Who edits the file waits for this daemon, with the file's lock: no waiting for that here.
+        let _turn = durable::try_lock_directory_of(path)?;
         if let Ok(text) = fs::read_to_string(path)
             && text != before
             && text != self.ruling.text

@@ -1,13 +1,13 @@
 //! Files that are there whole or not at all, whatever happens while they are written; and are gone when removed.
 
 use std::{
-    fs,
+    fs::{self, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, fchown},
     path::Path,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 /// Replaces a file in one step; one that was there keeps its permissions, and its owner and group where this process may
 /// give it to them; a new one is the owner's alone.
@@ -64,11 +64,29 @@ fn give(file: &fs::File, like: &fs::Metadata) -> io::Result<()> {
 ///
 /// When there is no directory, or its file system has no locks.
 pub fn lock_directory_of(path: &Path) -> Result<fs::File> {
+    locked(path, |file| Ok(file.lock()?))
+}
+
+/// The same where nobody may be waited for.
+///
+/// # Errors
+///
+/// When another process has its turn.
+pub fn try_lock_directory_of(path: &Path) -> Result<fs::File> {
+    locked(path, |file| match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            bail!("another command changes {} right now; try again", path.display())
+        }
+        taken => Ok(taken?),
+    })
+}
+
+fn locked(path: &Path, take: impl FnOnce(&fs::File) -> Result<()>) -> Result<fs::File> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directory = path.parent().unwrap_or(&path);
     let failed = || format!("cannot lock {}", directory.display());
     let file = fs::File::open(directory).with_context(failed)?;
-    file.lock().with_context(failed)?;
+    take(&file).with_context(failed)?;
     Ok(file)
 }
 

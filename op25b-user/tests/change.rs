@@ -228,6 +228,23 @@ fn apply_of_what_cannot_be_changes_nothing() -> Result<()> {
     tidy(&filter)
 }
 
+#[test]
+fn apply_takes_no_turn_from_who_edits_the_policy_file() -> Result<()> {
+    let site = Site::new(1)?;
+    let mut filter = Filter::new(&site.edge)?;
+    filter.start(KURUME, &[])?;
+    let new = beside(&filter, "new.yaml", &monitoring())?;
+    // As `op25b exempt add` holds it while it edits.
+    let editing = op25b::durable::lock_directory_of(&filter.path())?;
+    let answer = apply(&filter, &new, &[])?;
+    assert!(answer.code != Some(0) && answer.stderr.contains("another command changes"), "{answer:?}");
+    assert_eq!((fs::read_to_string(filter.path())?.as_str(), site.through()?), (KURUME, FILTERED));
+    drop(editing);
+    done(&apply(&filter, &new, &[])?)?;
+    assert_eq!(fs::read_to_string(filter.path())?, monitoring());
+    Ok(())
+}
+
 /// A file that no other can take the place of, as one that is mounted into a container.
 struct Mounted(PathBuf);
 

@@ -10,7 +10,7 @@ use op25b::{
     tables::Tables,
 };
 use op25b_ebpf::{
-    abi::{Link, Role},
+    abi::{Link, Role, Softwire},
     cookie::Keys,
     source::{KEPT, OPENED},
 };
@@ -41,6 +41,7 @@ fn created(tables: &Tables, role: Role, accounts: bool, globals: &[(&str, &[u8])
         submission: true,
         answers: true,
         accounts,
+        softwire: Softwire::Inner,
         cookie_keys: Keys::unchanged([1, 2]),
         ..Constants::bare(role, Link::Ethernet)
     };
@@ -57,6 +58,9 @@ fn timed(object: &Ebpf, name: &str, frame: &[u8], repeat: u32) -> Result<f64> {
     let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
     Ok(xdp(object, name)?.test_run(options)?.duration.as_nanos() as f64)
 }
+
+/// Bytes of an instruction.
+const INSTRUCTION: u32 = 8;
 
 /// The filter with everything that a policy can ask for compiled in.
 pub(crate) struct Loaded {
@@ -84,6 +88,14 @@ notice: {{text: {}}}
         object::load(&mut object, program::XDP)?;
         object::load(&mut object, program::PASS)?;
         Ok(Self { object })
+    }
+
+    /// Instructions of the filter as the kernel holds it, and how many the verifier looked at.
+    pub(crate) fn instructions(&self) -> Result<[u32; 2]> {
+        let info = xdp(&self.object, program::XDP)?.info()?;
+        let held = info.size_translated().context("the kernel does not say how long the program is")?;
+        let seen = info.verified_instruction_count().context("nor what was verified")?;
+        Ok([held / INSTRUCTION, seen])
     }
 
     /// What the filter returns for a frame.

@@ -13,7 +13,7 @@ mod shared;
 use anyhow::{Result, ensure};
 use clap::Parser as _;
 use loaded::{Loaded, Spreading};
-use shared::{Arguments, Part, Report, Row, Target, grouped, in_turns};
+use shared::{Arguments, Part, Report, Row, Spread, Target, grouped, in_turns};
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -47,6 +47,14 @@ fn passing(arguments: &Arguments, report: &mut Report) -> Result<()> {
         }
     }
     report.part(part);
+    let mut size = Part::new("The program, everything compiled in", "instructions", "");
+    for (name, count) in
+        ["in the kernel", "looked at by the verifier"].into_iter().zip(loaded.instructions()?)
+    {
+        let figure = Spread::of(vec![count.into()]);
+        size.rows.push(Row { name: name.to_owned(), figure, over: None, note: None });
+    }
+    report.part(size);
     Ok(())
 }
 
@@ -124,14 +132,17 @@ fn sources(arguments: &Arguments, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The same, by how many prefixes the policy has.
+/// The same of customers as far apart as can be, by how many prefixes the policy has.
 fn prefixes(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let counts: &[u32] =
         if arguments.quick { &[10, 1_000] } else { &[10, 1_000, 10_000, 100_000, 1_000_000] };
-    let mut part =
-        Part::new("Blocked, 10,000 sources, no accounts, by prefixes", NANOSECONDS, "an empty program");
+    let mut part = Part::new(
+        "Blocked, 10,000 sources far apart, no accounts, by prefixes",
+        NANOSECONDS,
+        "an empty program",
+    );
     for &prefixes in counts {
-        let spreading = Spreading { prefixes, accounts: false, attempts: false, ..USUAL };
+        let spreading = Spreading { prefixes, far_apart: true, accounts: false, attempts: false, ..USUAL };
         part.rows.push(spread(arguments, format!("{} prefixes", grouped(prefixes)), &spreading)?);
     }
     report.part(part);
