@@ -18,6 +18,7 @@ use aya::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    commands::No,
     document::Attach,
     instance::Instance,
     interface::{self, Interface},
@@ -166,6 +167,20 @@ pub async fn programs(interface: &Interface, name: &str, attach: Attach) -> Resu
         Hook::Xdp => Ok(interface.xdp.into_iter().collect()),
         Hook::Tcx => tc::programs(name, attach),
         Hook::Clsact => interface::classifiers(interface.index, attach == Attach::TcIngress).await,
+    }
+}
+
+/// Opens a pinned link of one of our hooks, and says which program it holds.
+///
+/// # Errors
+///
+/// When the pin is no such link: it is somebody else's, and stays.
+fn open_ours<L: TryFrom<FdLink>>(pin: &Path) -> Result<(L, u32)> {
+    let link = open(pin)?;
+    let program = link.info().map(|info| info.program_id());
+    match (program, L::try_from(link)) {
+        (Ok(program), Ok(link)) => Ok((link, program)),
+        _ => Err(No::Input(format!("{} is not a link of op25b; remove it", pin.display())).into()),
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Relays {
     answers: mpsc::Sender<Answer>,
     asked: BTreeSet<String>,
     asking: JoinSet<()>,
+    /// Of which somebody has been told where they differ from the policy.
+    compared: BTreeSet<String>,
 }
 
 impl Relays {
@@ -90,8 +92,8 @@ impl Relays {
             log::warn!("{error:#}; the relays' names are asked for anew");
             BTreeMap::new()
         });
-        let (asked, asking) = (BTreeSet::new(), JoinSet::new());
-        Self { known, path: path(instance), server, answers, asked, asking }
+        let (asked, asking, compared) = (BTreeSet::new(), JoinSet::new(), BTreeSet::new());
+        Self { known, path: path(instance), server, answers, asked, asking, compared }
     }
 
     /// Asks for the hostnames of a policy from here on.
@@ -171,6 +173,9 @@ impl Relays {
         let after: BTreeSet<IpAddr> = known.addresses.keys().copied().collect();
         if after != before {
             log::info!("{hostname}: {}", changes(&before, &after));
+        }
+        let anew = known.answered == Some(now) && self.compared.insert(hostname.clone());
+        if anew || after != before {
             compare(policy, &hostname, &after);
         }
         // The disk need not know each time that nothing is new.
@@ -412,6 +417,7 @@ unknown_sources: pass
             answers: sender,
             asked: BTreeSet::new(),
             asking: JoinSet::new(),
+            compared: BTreeSet::new(),
         };
         for (hour, addresses) in answers {
             let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();

@@ -20,7 +20,13 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
 use lab::{Filter, KURUME, Namespace, eventually, syn};
 use nix::sys::signal::Signal;
-use op25b::object;
+use op25b::{
+    object::{self, Constants, Maps},
+    policy::{Override, Policy},
+    situation::Situation,
+    tables::Tables,
+};
+use op25b_ebpf::abi::{Link, Role};
 
 /// Of `policies/kurume.yaml`: group residential, enforcing.
 const CUSTOMER: [&str; 2] = ["203.0.113.10", "2001:db8:1000::10"];
@@ -493,6 +499,24 @@ fn another_xdp_program_is_named_and_no_interface_is_touched() -> Result<()> {
         assert_eq!(site.edge.xdp("eth2")?.map(|(_, id)| id), Some(foreign.id));
         assert_eq!(site.arriving("eth1", "cust1")?, OPEN);
     }
+    Ok(())
+}
+
+#[test]
+fn a_pin_in_the_place_of_a_link_is_named_and_left_alone() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Filter::new(&site.edge)?;
+    let policy = Policy::read(&filter.policy(KURUME)?, &Override::default())?;
+    let tables = Tables::compile(&policy, &Situation::now(), |name| policy.position(name))?;
+    let object = object::create(&tables, Constants::bare(Role::CUSTOMER, Link::Ethernet), Maps::Own)?;
+    let pin = filter.pins().join("links/eth1:native");
+    fs::create_dir_all(pin.parent().context("a directory")?)?;
+    object.map("CUSTOMER_GROUPS").context("a map")?.pin(&pin)?;
+    let answer = filter.refused(KURUME, &[])?;
+    let error = answer.error()?;
+    assert!(error.contains(&pin.display().to_string()) && error.contains("remove it"), "{error}");
+    assert!(pin.exists(), "it is somebody else's");
+    assert_eq!((site.edge.xdp("eth1")?, site.arriving("eth1", "cust1")?), (None, OPEN));
     Ok(())
 }
 

@@ -977,6 +977,54 @@ fn a_relay_inside_a_customer_prefix_is_warned_of() -> Result<()> {
 }
 
 #[test]
+fn exemptions_that_end_soon_are_reported() -> Result<()> {
+    // A date is the whole day, of UTC where the policy names no other time zone.
+    let ends =
+        [("2099-06-30", "later"), ("2099-01-05", "week"), ("2098-12-31", "over"), ("2099-01-20", "month")];
+    let entries = ends.iter().enumerate().map(|(number, (end, reason))| {
+        format!("  - {{prefixes: [203.0.113.{number}/32], reason: {reason}, expires: {end}}}\n")
+    });
+    let exemptions = format!("exemptions:\n{}", entries.collect::<String>());
+    let file = Parts { exemptions: &exemptions, ..VALID }.file()?;
+    let at = "2099-01-01T00:00:00Z";
+    let report = op25b(&["report", "exemptions", "--policy", file.path(), "--at", at, "--json"])?;
+    let rows = report.json()?;
+    let rows = rows.as_array().context("rows")?;
+    let soon: Vec<_> = rows.iter().map(|row| [&row["reason"], &row["soon"]]).collect();
+    assert_eq!(soon, [["over", "expired"], ["week", "7d"], ["month", "30d"]], "{rows:#?}");
+    let told = op25b(&["report", "exemptions", "--policy", file.path(), "--at", at])?;
+    for words in ["expired", "within 7d", "within 30d"] {
+        assert!(told.stdout.contains(words), "{told:?}");
+    }
+    assert!(!told.stdout.contains("later"), "{told:?}");
+    Ok(())
+}
+
+#[test]
+fn what_a_date_will_change_is_shown_before_it_comes() -> Result<()> {
+    let dated = "mode: enforce\n    enforce_from: 2099-04-01T00:00:00Z";
+    let monitored = VALID.customers.replacen("mode: enforce", "mode: monitor", 1);
+    let later = VALID.customers.replacen("mode: enforce", dated, 1);
+    let old = Parts { customers: &monitored, ..VALID }.file()?;
+    let new = Parts { customers: &later, ..VALID }.file()?;
+    let differences = |at: &str| -> Result<Vec<[String; 3]>> {
+        let answer = op25b(&["diff", old.path(), new.path(), "--at", at, "--json"])?;
+        let told = answer.json()?;
+        let all = told["customers"].as_array().context("customers")?;
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut all: Vec<_> = all
+            .iter()
+            .map(|one| [&one["from"]["customer"], &one["from"]["reason"], &one["to"]["reason"]].map(word))
+            .collect();
+        all.dedup();
+        Ok(all)
+    };
+    assert_eq!(differences("2099-03-31T23:59:59Z")?, [[""; 3]; 0]);
+    assert_eq!(differences("2099-04-01T00:00:00Z")?, [["residential", "would-block", "blocked"]]);
+    Ok(())
+}
+
+#[test]
 fn check_as_json_has_one_shape() -> Result<()> {
     let valid = op25b(&["check", File::new(KURUME)?.path(), "--json"])?;
     assert_eq!((valid.code, valid.stderr.as_str()), (Some(0), ""), "{valid:?}");

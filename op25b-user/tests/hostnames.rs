@@ -59,6 +59,11 @@ fn a_relay_follows_its_name_and_stays_when_the_dns_is_gone() -> Result<()> {
     assert_eq!(reason(&filter, "192.0.2.98")?, "blocked");
     assert!(eventually(|| filter.said().contains("the DNS also names 192.0.2.98")), "{}", filter.said());
 
+    // Who starts the daemon again is told again.
+    filter.stop(Signal::SIGKILL)?;
+    filter.start_again(&["--resolver", SERVER], &[])?;
+    assert!(eventually(|| filter.said().contains("the DNS also names 192.0.2.98")), "{}", filter.said());
+
     // Another answer adds; what was named a moment ago stays.
     say(&zone, "post.example.net", &["192.0.2.26"]);
     becomes(&filter, "192.0.2.26", "relay")?;

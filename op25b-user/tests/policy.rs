@@ -504,6 +504,9 @@ fn an_exemption_for_nobody_or_for_too_many_or_over_is_warned_of() {
         &policy(GROUP, &quarantine),
         &["policy.yaml:10: ", "quarantine 203.0.113.128/28", "2008-04-02"],
     );
+    let off: Vec<_> = GROUP.iter().map(|line| line.replace("mode: enforce", "mode: off")).collect();
+    let off: Vec<_> = off.iter().map(String::as_str).collect();
+    folder.warns(&policy(&off, &exemption("2099-12-31")), &["203.0.113.128/28", "nobody", "is off"]);
     let shared = [GROUP, &["shared: true"]].concat();
     let read = folder.valid(&policy(&shared, ""));
     assert!(read.groups[0].shared && read.warnings.is_empty());

@@ -13,7 +13,7 @@ use aya::programs::{
 };
 use nix::errno::Errno;
 
-use super::{Attached, Hook, open, pin, program_name};
+use super::{Attached, Hook, open_ours, pin, program_name};
 use crate::{commands::No, document::Attach, instance::Instance, object::program};
 
 /// Where our classifier sits in the clsact qdisc: before all others, always the same, so that it can be replaced.
@@ -60,8 +60,7 @@ fn attach_tcx(
 ) -> Result<Attached> {
     let path = instance.link(interface, attach);
     if path.exists() {
-        let link = open(&path)?;
-        let linked = link.info()?.program_id();
+        let (link, linked) = open_ours(&path)?;
         if programs(interface, attach)?.contains(&linked) {
             replace(link, &path, program)?;
             return Ok(Attached::Swapped);
@@ -78,9 +77,7 @@ fn attach_tcx(
     Ok(Attached::Anew)
 }
 
-fn replace(link: FdLink, path: &Path, program: &mut SchedClassifier) -> Result<()> {
-    let link = SchedClassifierLink::try_from(link)
-        .map_err(|_| No::Input(format!("{} is not a link of op25b; remove it", path.display())))?;
+fn replace(link: SchedClassifierLink, path: &Path, program: &mut SchedClassifier) -> Result<()> {
     let id = program
         .attach_to_link(link)
         .with_context(|| format!("cannot swap the program of {}", path.display()))?;
@@ -145,7 +142,7 @@ pub(super) fn swap_to(
     if hook == Hook::Clsact {
         replace_clsact(interface, attach, &mut program)
     } else {
-        replace(open(link)?, link, &mut program)
+        replace(open_ours(link)?.0, link, &mut program)
     }
 }
 

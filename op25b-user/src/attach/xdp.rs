@@ -11,7 +11,7 @@ use aya::programs::{
 use aya_obj::programs::XdpAttachType;
 use nix::libc;
 
-use super::{Attached, open, pin, program_name};
+use super::{Attached, open_ours, pin, program_name};
 use crate::{commands::No, document::Attach, instance::Instance, interface::Interface};
 
 /// The program by which libxdp runs several on one interface.
@@ -44,9 +44,8 @@ pub(super) fn attach(
 
 /// Replaces the program of a pinned link. False: the link's interface is gone, or it is another one now.
 fn swap(path: &Path, interface: &Interface, program: &mut Xdp) -> Result<bool> {
-    let link = open(path)?;
-    let Some(on_interface) = interface.xdp else { return Ok(false) };
-    if link.info()?.program_id() != on_interface {
+    let (link, linked) = open_ours(path)?;
+    if interface.xdp != Some(linked) {
         return Ok(false);
     }
     replace(link, path, program)?;
@@ -54,7 +53,7 @@ fn swap(path: &Path, interface: &Interface, program: &mut Xdp) -> Result<bool> {
 }
 
 pub(super) fn swap_to(link: &Path, program: &Path) -> Result<()> {
-    replace(open(link)?, link, &mut from_pin(program)?)
+    replace(open_ours(link)?.0, link, &mut from_pin(program)?)
 }
 
 pub(super) fn from_pin(program: &Path) -> Result<Xdp> {
@@ -62,9 +61,7 @@ pub(super) fn from_pin(program: &Path) -> Result<Xdp> {
         .with_context(|| format!("cannot open the program {}", program.display()))
 }
 
-fn replace(link: FdLink, path: &Path, program: &mut Xdp) -> Result<()> {
-    let link = XdpLink::try_from(link)
-        .map_err(|_| No::Input(format!("{} is not a link of op25b; remove it", path.display())))?;
+fn replace(link: XdpLink, path: &Path, program: &mut Xdp) -> Result<()> {
     let id = program
         .attach_to_link(link)
         .with_context(|| format!("cannot swap the program of {}", path.display()))?;

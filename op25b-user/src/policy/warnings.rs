@@ -66,17 +66,28 @@ impl Reader<'_> {
             exemptions.iter().filter(|(entry, _)| entry.expires.is_none_or(|end| moment < end))
         {
             for prefix in &entry.prefixes {
-                let mut customers =
-                    nesting.around(prefix).into_iter().chain(nesting.within(prefix)).peekable();
-                if customers.peek().is_none() {
+                let customers: Vec<&Group> = nesting
+                    .around(prefix)
+                    .into_iter()
+                    .chain(nesting.within(prefix))
+                    .map(|nested| &groups[nested.group as usize])
+                    .collect();
+                if customers.is_empty() {
                     self.warn_at(
                         *origin,
                         &prefix.to_string(),
                         format_args!("exemption {prefix} exempts nobody: it is in no group"),
                     );
-                } else if let Some(group) =
-                    customers.map(|nested| &groups[nested.group as usize]).find(|group| group.shared)
-                {
+                } else if customers.iter().all(|group| group.judges_nobody()) {
+                    self.warn_at(
+                        *origin,
+                        &prefix.to_string(),
+                        format_args!(
+                            "exemption {prefix} exempts nobody: group {} is off and judges no frame",
+                            customers[0].name
+                        ),
+                    );
+                } else if let Some(group) = customers.iter().find(|group| group.shared) {
                     self.warn_at(
                         *origin,
                         &prefix.to_string(),
