@@ -174,14 +174,13 @@ pub async fn programs(interface: &Interface, name: &str, attach: Attach) -> Resu
 ///
 /// # Errors
 ///
-/// When the pin is no such link: it is somebody else's, and stays.
+/// When the pin is no such link, by its type: it is somebody else's, and stays.
 fn open_ours<L: TryFrom<FdLink>>(pin: &Path) -> Result<(L, u32)> {
     let link = open(pin)?;
-    let program = link.info().map(|info| info.program_id());
-    match (program, L::try_from(link)) {
-        (Ok(program), Ok(link)) => Ok((link, program)),
-        _ => Err(No::Input(format!("{} is not a link of op25b; remove it", pin.display())).into()),
-    }
+    let info = link.info().with_context(|| format!("the kernel does not say what {} is", pin.display()))?;
+    let link = L::try_from(link)
+        .map_err(|_| No::Input(format!("{} is not a link of op25b; remove it", pin.display())))?;
+    Ok((link, info.program_id()))
 }
 
 /// Opens a pinned link.

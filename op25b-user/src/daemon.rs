@@ -277,6 +277,7 @@ impl Daemon {
             .into());
         }
         let hash = here.policy.hash.clone();
+        let _turn = confirm.is_none().then(|| self.turn()).transpose()?;
         let before = self.rule(here).await?;
         let Some(seconds) = confirm else {
             self.settle_on_text_or(before).await?;
@@ -309,6 +310,7 @@ impl Daemon {
             return Err(No::Input("nothing waits to be confirmed".to_owned()).into());
         }
         let before = self.before.as_ref().map(|before| before.text.clone()).unwrap_or_default();
+        let _turn = self.turn()?;
         self.settle_on_text(&before)?;
         self.state.unconfirmed = None;
         self.before = None;
@@ -332,6 +334,7 @@ impl Daemon {
         let ruling = Ruling::parse(text, &self.setup.policy, &self.setup.overridden)
             .with_context(|| format!("the policy kept as {} does not hold any more", kept.path.display()))?;
         let as_it_was = kept.hash.is_none_or(|hash| hash == ruling.policy.hash);
+        let _turn = self.turn()?;
         let before = self.rule(ruling).await?;
         self.settle_on_text_or(before).await?;
         let files = if as_it_was {
@@ -601,12 +604,15 @@ impl Daemon {
         if self.setup.trusts_clock() { self.moment.max(Timestamp::now()) } else { self.moment }
     }
 
+    /// This daemon's turn at the policy file. Who edits it waits for this daemon meanwhile: no waiting for that here.
+    fn turn(&self) -> Result<Option<fs::File>> {
+        durable::try_lock_directory_of(&self.setup.policy)
+    }
+
     /// The policy in force becomes what the policy file says, which was `before`. Another text in it is an edit that
     /// nobody has put in force: it is kept beside it.
     fn settle_on_text(&mut self, before: &str) -> Result<()> {
         let path = &self.setup.policy;
-        // Who edits the file waits for this daemon, with the file's lock: no waiting for that here.
-        let _turn = durable::try_lock_directory_of(path)?;
         if let Ok(text) = fs::read_to_string(path)
             && text != before
             && text != self.ruling.text

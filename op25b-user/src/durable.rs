@@ -4,7 +4,7 @@ use std::{
     fs::{self, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, fchown},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -64,30 +64,36 @@ fn give(file: &fs::File, like: &fs::Metadata) -> io::Result<()> {
 ///
 /// When there is no directory, or its file system has no locks.
 pub fn lock_directory_of(path: &Path) -> Result<fs::File> {
-    locked(path, |file| Ok(file.lock()?))
+    let (directory, file) = directory_of(path)?;
+    file.lock().with_context(|| format!("cannot lock {}", directory.display()))?;
+    Ok(file)
 }
 
-/// The same where nobody may be waited for.
+/// The same where nobody may be waited for; nothing where the file system has no locks.
 ///
 /// # Errors
 ///
 /// When another process has its turn.
-pub fn try_lock_directory_of(path: &Path) -> Result<fs::File> {
-    locked(path, |file| match file.try_lock() {
+pub fn try_lock_directory_of(path: &Path) -> Result<Option<fs::File>> {
+    let (directory, file) = directory_of(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => {
-            bail!("another command changes {} right now; try again", path.display())
+            bail!("another command edits a file in {} right now; try again", directory.display())
         }
-        taken => Ok(taken?),
-    })
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", directory.display()))
+        }
+    }
 }
 
-fn locked(path: &Path, take: impl FnOnce(&fs::File) -> Result<()>) -> Result<fs::File> {
+/// The directory in which a file really lies.
+fn directory_of(path: &Path) -> Result<(PathBuf, fs::File)> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let directory = path.parent().unwrap_or(&path);
-    let failed = || format!("cannot lock {}", directory.display());
-    let file = fs::File::open(directory).with_context(failed)?;
-    take(&file).with_context(failed)?;
-    Ok(file)
+    let directory = path.parent().unwrap_or(&path).to_owned();
+    let file = fs::File::open(&directory).with_context(|| format!("cannot open {}", directory.display()))?;
+    Ok((directory, file))
 }
 
 /// Removes a file, if it is there.

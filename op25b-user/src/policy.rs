@@ -115,14 +115,6 @@ pub struct Group {
     pub ipv6_source_length: u8,
 }
 
-impl Group {
-    /// Whether no packet of it is ever judged.
-    const fn judges_nobody(&self) -> bool {
-        matches!((self.mode, self.return_path), (Mode::Off, Mode::Off | Mode::Monitor))
-            && self.enforce_from.is_none()
-    }
-}
-
 /// An exemption or a quarantine.
 #[derive(Debug)]
 pub struct Exception {

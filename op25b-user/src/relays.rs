@@ -98,6 +98,7 @@ impl Relays {
 
     /// Asks for the hostnames of a policy from here on.
     pub fn ask_for(&mut self, policy: &Policy) {
+        self.compared.clear();
         let wanted: BTreeSet<String> = hostnames(policy).map(|(_, name)| name.to_owned()).collect();
         if wanted == self.asked {
             return;

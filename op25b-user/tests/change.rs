@@ -237,8 +237,9 @@ fn apply_takes_no_turn_from_who_edits_the_policy_file() -> Result<()> {
     // As `op25b exempt add` holds it while it edits.
     let editing = op25b::durable::lock_directory_of(&filter.path())?;
     let answer = apply(&filter, &new, &[])?;
-    assert!(answer.code != Some(0) && answer.stderr.contains("another command changes"), "{answer:?}");
+    assert!(answer.code != Some(0) && answer.stderr.contains("another command edits"), "{answer:?}");
     assert_eq!((fs::read_to_string(filter.path())?.as_str(), site.through()?), (KURUME, FILTERED));
+    assert_eq!(filter.generation(), 1, "not for a moment");
     drop(editing);
     done(&apply(&filter, &new, &[])?)?;
     assert_eq!(fs::read_to_string(filter.path())?, monitoring());

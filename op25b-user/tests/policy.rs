@@ -507,6 +507,16 @@ fn an_exemption_for_nobody_or_for_too_many_or_over_is_warned_of() {
     let off: Vec<_> = GROUP.iter().map(|line| line.replace("mode: enforce", "mode: off")).collect();
     let off: Vec<_> = off.iter().map(String::as_str).collect();
     folder.warns(&policy(&off, &exemption("2099-12-31")), &["203.0.113.128/28", "nobody", "is off"]);
+    // Where those in no group are blocked, it is for them.
+    let blocking = |text: String| {
+        let both = text.replace("203.0.113.0/24", "203.0.113.0/24, \"2001:db8:1000::/36\"");
+        both.replace("pass\nipv6: unfiltered", "block\nipv6: filtered")
+    };
+    let wider = exemption("2099-12-31").replace("203.0.113.128/28", "203.0.112.0/22");
+    for text in [policy(GROUP, &wider.replace("203.0.112.0/22", "198.51.100.0/24")), policy(&off, &wider)] {
+        assert_eq!(folder.valid(&text).warnings.len(), 1, "{text}");
+        assert_eq!(folder.valid(&blocking(text)).warnings, [""; 0]);
+    }
     let shared = [GROUP, &["shared: true"]].concat();
     let read = folder.valid(&policy(&shared, ""));
     assert!(read.groups[0].shared && read.warnings.is_empty());

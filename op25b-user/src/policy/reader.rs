@@ -143,7 +143,7 @@ impl Reader<'_> {
         self.warn_of_answers(notice.as_ref(), &groups, &interfaces);
         self.warn_of_relays(&relays, &groups, &nesting);
         self.warn_of_shadowed(&groups, &nesting);
-        self.warn_of_exemptions(&exemptions, &groups, &nesting);
+        self.warn_of_exemptions(&exemptions, &groups, &nesting, block_unknown);
         self.warn_of_expired("quarantine", &quarantine);
         if relays.is_empty() {
             self.warn("relays", "no relays: customers in enforcing groups reach no mail server on port 25");

@@ -7,6 +7,7 @@ use super::{
     reader::Reader,
     short,
 };
+use crate::document::Mode;
 
 impl Reader<'_> {
     /// Relays that customers' prefixes contain, or the other way round.
@@ -59,6 +60,7 @@ impl Reader<'_> {
         exemptions: &[(Exception, Origin)],
         groups: &[Group],
         nesting: &Nesting,
+        block_unknown: bool,
     ) {
         self.warn_of_expired("exemption", exemptions);
         let moment = self.moment;
@@ -66,19 +68,21 @@ impl Reader<'_> {
             exemptions.iter().filter(|(entry, _)| entry.expires.is_none_or(|end| moment < end))
         {
             for prefix in &entry.prefixes {
-                let customers: Vec<&Group> = nesting
-                    .around(prefix)
+                let around = nesting.around(prefix);
+                let customers: Vec<&Group> = around
                     .into_iter()
                     .chain(nesting.within(prefix))
                     .map(|nested| &groups[nested.group as usize])
                     .collect();
-                if customers.is_empty() {
+                // Sources in no group may be blocked too: those of them it exempts.
+                let groups_alone = around.is_some() || !block_unknown;
+                if customers.is_empty() && groups_alone {
                     self.warn_at(
                         *origin,
                         &prefix.to_string(),
                         format_args!("exemption {prefix} exempts nobody: it is in no group"),
                     );
-                } else if customers.iter().all(|group| group.judges_nobody()) {
+                } else if groups_alone && customers.iter().all(|group| group.mode == Mode::Off) {
                     self.warn_at(
                         *origin,
                         &prefix.to_string(),
