@@ -209,7 +209,10 @@ impl Namespace {
             set.push(option(libc::SO_RCVBUF, (&raw const room).cast(), size_of_val(&room)));
         }
         ensure!(set == [0, 0], "setsockopt: {}", io::Error::last_os_error());
-        Ok(Tally { ear: Ear { socket }, counted: Cell::new(0) })
+        let ear = Ear { socket };
+        // What the machine itself said before there was a filter is no frame of ours.
+        ear.statistics()?;
+        Ok(Tally { ear, counted: Cell::new(0) })
     }
 }
 
@@ -238,9 +241,9 @@ fn end_with_the_test() -> io::Result<()> {
 fn packet_socket(interface: &str, protocol: i32) -> Result<OwnedFd> {
     let index = interface_index(interface).with_context(|| format!("no interface {interface}"))?;
     let protocol = u16::try_from(protocol)?.to_be();
+    // With a protocol it would hear every interface until it is bound.
     // SAFETY: plain call; the result is checked below.
-    let socket =
-        unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol)) };
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     ensure!(socket >= 0, "AF_PACKET: {}", io::Error::last_os_error());
     // SAFETY: just opened, and nobody else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
