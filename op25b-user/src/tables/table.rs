@@ -172,7 +172,7 @@ fn push<S: PartialEq>(ranges: &mut Vec<Range<S>>, start: S, value: u32) {
 }
 
 /// Lines of one node, at most.
-const MOST: usize = 1 << 20;
+const MOST: usize = 1 << 21;
 /// So few lines that a node need not save any.
 const FEW: usize = 1 << 10;
 
@@ -215,8 +215,8 @@ impl<L: Entry> Layout<'_, L> {
         (at as u32, Node { base, outside: spans as u32, shift })
     }
 
-    /// How wide a node's spans are. More lines mean that fewer of them are too full, and more memory: a line is worth an
-    /// eighth of a range that needs another one.
+    /// How wide a node's spans are. More lines mean that fewer of them are too full, and more memory: a line is worth a
+    /// quarter of a range that needs another one.
     fn shift(&self, inner: Between<usize>) -> u32 {
         let (bottom, top) = (self.top(inner.start), self.top(inner.end - 1));
         let fewest = (inner.len() / 64).max(FEW).min(inner.len() / 4).max(1);
@@ -227,7 +227,7 @@ impl<L: Entry> Layout<'_, L> {
             let span = |range: &Range<L::Start>| L::Word::top(L::key(range.start)) >> shift;
             let spans = self.ranges[inner.clone()].chunk_by(|one, other| span(one) == span(other));
             let full: usize = spans.map(<[_]>::len).filter(|starts| *starts >= L::NEAR).sum();
-            8 * full + ((top - bottom) >> shift) as usize
+            4 * full + ((top - bottom) >> shift) as usize
         };
         widths.min_by_key(cost).unwrap_or(63)
     }
