@@ -14,6 +14,9 @@ pub struct Node {
 }
 
 impl Node {
+    /// One line, whatever the key.
+    pub const SINGLE: Self = Self { base: 0, outside: 0, shift: 0 };
+
     /// The line of a key, counted from the node's first one.
     #[inline(always)]
     #[must_use]

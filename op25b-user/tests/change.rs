@@ -648,10 +648,7 @@ fn nonsense_on_the_socket_stops_nothing() -> Result<()> {
 #[test]
 fn an_edit_during_a_trial_is_not_lost_when_the_trial_is_confirmed() -> Result<()> {
     let site = Site::new(1)?;
-    let mut filter = Filter::new(&site.edge)?;
-    filter.start(KURUME, &[])?;
-    let new = beside(&filter, "new.yaml", &monitoring())?;
-    done(&apply(&filter, &new, &["--confirm", "1m"])?)?;
+    let filter = on_trial(&site, "1m")?;
     let edit = KURUME.replace("Internet Kurume", "Internet Yanagawa");
     filter.policy(&edit)?;
     let answer = filter.op25b(&["confirm"])?;
@@ -666,10 +663,7 @@ fn an_edit_during_a_trial_is_not_lost_when_the_trial_is_confirmed() -> Result<()
 #[test]
 fn a_trial_that_was_confirmed_in_the_moment_of_a_crash_is_not_called_rolled_back() -> Result<()> {
     let site = Site::new(1)?;
-    let mut filter = Filter::new(&site.edge)?;
-    filter.start(KURUME, &[])?;
-    let new = beside(&filter, "new.yaml", &monitoring())?;
-    done(&apply(&filter, &new, &["--confirm", "1m"])?)?;
+    let mut filter = on_trial(&site, "1m")?;
     filter.stop(Signal::SIGKILL)?;
     // The file comes first, the note of it last.
     filter.policy(&monitoring())?;

@@ -4,14 +4,14 @@ use core::borrow::Borrow;
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG, xdp_action::XDP_PASS},
+    bindings::{BPF_F_RDONLY_PROG, xdp_action::XDP_PASS},
     macros::{map, xdp},
     maps::{Array, LpmTrie, lpm_trie::Key},
     programs::XdpContext,
 };
 use op25b_ebpf::table::{Line4, Line6, Node, find};
 
-use crate::kernel::table::Table;
+use crate::kernel::table::{self, Table};
 
 /// Addresses to look up, as on the wire; their number is a power of two.
 #[map]
@@ -21,18 +21,18 @@ static KEYS: Array<[u64; 2]> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 static TALLY: Array<[u64; 4]> = Array::with_max_entries(1, 0);
 
 #[map]
-static LINES4: Array<Line4> = Array::with_max_entries(1, BPF_F_RDONLY_PROG | BPF_F_MMAPABLE);
+static LINES4: Array<Line4> = Array::with_max_entries(1, table::FLAGS);
 #[map]
-static LINES6: Array<Line6> = Array::with_max_entries(1, BPF_F_RDONLY_PROG | BPF_F_MMAPABLE);
+static LINES6: Array<Line6> = Array::with_max_entries(1, table::FLAGS);
 #[map]
 static TRIE4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
 static TRIE6: LpmTrie<[u64; 2], u32> = LpmTrie::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
-static ROOT4: Global<Node> = Global::new(Node { base: 0, outside: 0, shift: 0 });
+static ROOT4: Global<Node> = Global::new(Node::SINGLE);
 #[unsafe(no_mangle)]
-static ROOT6: Global<Node> = Global::new(Node { base: 0, outside: 0, shift: 0 });
+static ROOT6: Global<Node> = Global::new(Node::SINGLE);
 /// Number of the last key.
 #[unsafe(no_mangle)]
 static LAST_KEY: Global<u32> = Global::new(0);

@@ -54,18 +54,16 @@ pub(crate) static SEED: Global<u64> = Global::new(0);
 pub(crate) static LAST_SET: Global<u32> = Global::new(KEPT / WAYS - 1);
 /// Root of the customers' IPv4 table.
 #[unsafe(no_mangle)]
-pub(crate) static CUSTOMERS4_ROOT: Global<Node> = Global::new(EMPTY);
+pub(crate) static CUSTOMERS4_ROOT: Global<Node> = Global::new(Node::SINGLE);
 /// Root of the customers' IPv6 table.
 #[unsafe(no_mangle)]
-pub(crate) static CUSTOMERS6_ROOT: Global<Node> = Global::new(EMPTY);
+pub(crate) static CUSTOMERS6_ROOT: Global<Node> = Global::new(Node::SINGLE);
 /// Root of the servers' IPv4 table.
 #[unsafe(no_mangle)]
-pub(crate) static SERVERS4_ROOT: Global<Node> = Global::new(EMPTY);
+pub(crate) static SERVERS4_ROOT: Global<Node> = Global::new(Node::SINGLE);
 /// Root of the servers' IPv6 table.
 #[unsafe(no_mangle)]
-pub(crate) static SERVERS6_ROOT: Global<Node> = Global::new(EMPTY);
-
-const EMPTY: Node = Node { base: 0, outside: 0, shift: 0 };
+pub(crate) static SERVERS6_ROOT: Global<Node> = Global::new(Node::SINGLE);
 
 /// This interface's constants, loaded where they are asked for: the everyday frame needs one of them.
 #[derive(Clone, Copy)]

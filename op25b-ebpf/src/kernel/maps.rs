@@ -1,7 +1,7 @@
 //! The maps, each behind the question it answers.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG},
+    bindings::BPF_F_RDONLY_PROG,
     macros::map,
     maps::{Array, PerCpuArray},
 };
@@ -15,26 +15,23 @@ use op25b_ebpf::{
 
 use super::{
     constants::{BLOCK_UNKNOWN, CUSTOMERS4_ROOT, CUSTOMERS6_ROOT, SERVERS4_ROOT, SERVERS6_ROOT},
-    table::Table,
+    table::{self, Table},
 };
 
-// The loader sets the sizes of a generation's tables and fills them; no program can write to them. What a process could
-// map begins with a page (Linux 5.5): so a line of a table is a line of the cache.
-
-const TABLE: u32 = BPF_F_RDONLY_PROG | BPF_F_MMAPABLE;
+// The loader sets the sizes of a generation's tables and fills them; no program can write to them.
 
 /// The customers' table, IPv4.
 #[map]
-static CUSTOMERS4: Array<Line4> = Array::with_max_entries(1, TABLE);
+static CUSTOMERS4: Array<Line4> = Array::with_max_entries(1, table::FLAGS);
 /// The customers' table, IPv6.
 #[map]
-static CUSTOMERS6: Array<Line6> = Array::with_max_entries(1, TABLE);
+static CUSTOMERS6: Array<Line6> = Array::with_max_entries(1, table::FLAGS);
 /// The servers' table, IPv4; its values are entries of [`SERVERS`].
 #[map]
-static SERVERS4: Array<Line4> = Array::with_max_entries(1, TABLE);
+static SERVERS4: Array<Line4> = Array::with_max_entries(1, table::FLAGS);
 /// The servers' table, IPv6.
 #[map]
-static SERVERS6: Array<Line6> = Array::with_max_entries(1, TABLE);
+static SERVERS6: Array<Line6> = Array::with_max_entries(1, table::FLAGS);
 /// What is known of a server; entry 0 is no server.
 #[map]
 static SERVERS: Array<Server> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);

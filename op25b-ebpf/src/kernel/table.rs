@@ -1,7 +1,15 @@
 //! A compiled table in a map.
 
-use aya_ebpf::{Global, maps::Array};
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG},
+    maps::Array,
+};
 use op25b_ebpf::table::{AnyLine, Lines, Node};
+
+/// Flags of a table's map: no program can write to it. What a process could map begins with a page (Linux 5.5): so a line
+/// of the table is a line of the cache.
+pub(crate) const FLAGS: u32 = BPF_F_RDONLY_PROG | BPF_F_MMAPABLE;
 
 /// Where a table of one address family lies.
 pub(crate) struct Table<L: 'static> {

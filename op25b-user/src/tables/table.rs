@@ -191,7 +191,7 @@ impl<L: Entry> Layout<'_, L> {
         }
         let at = self.room(1);
         self.leaf(at, 0..all, Kind::Leaf, 1);
-        Node { base: 0, outside: 0, shift: 63 }
+        Node::SINGLE
     }
 
     /// Adds a node for ranges that start in one place, all others elsewhere, and says where its lines are. `steps`: lines
