@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Changes with any layout or number in this file; pins of another version are not adopted.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// What a frame starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

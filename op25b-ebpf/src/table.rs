@@ -26,6 +26,32 @@ impl Node {
     }
 }
 
+/// Where lookups begin: a node, and what holds where it has no spans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Root {
+    /// Its lines are the first ones.
+    pub node: Node,
+    /// The value that holds outside of the spans, below as above; [`Root::DIFFERS`] where those differ.
+    pub outside: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Root {
+    /// No value: the line for the outside is to be read.
+    pub const DIFFERS: u32 = u32::MAX;
+    /// Nothing anywhere.
+    pub const EMPTY: Self = Self { node: Node::SINGLE, outside: 0, reserved: 0 };
+
+    /// The first line to read for a key, or else the value: most servers are outside of all that a policy names.
+    #[inline(always)]
+    const fn line(&self, top: u64) -> Result<u32, u32> {
+        let line = self.node.line(top);
+        if line == self.node.outside && self.outside != Self::DIFFERS { Err(self.outside) } else { Ok(line) }
+    }
+}
+
 /// Nodes one below the other, at most; below them are branches.
 pub const NODES: u32 = 4;
 /// Ranges of a table, at most: their lines stay below the four gigabytes that Linux 5.10 gives an array.
@@ -180,7 +206,7 @@ pub type Line6 = Line<u64, 6, 7>;
 
 // A branch of four for each two bits of a range number.
 const _: () = assert!(1_usize << (2 * (LINES - NODES)) >= RANGES);
-const _: () = assert!(size_of::<Line4>() == 64 && size_of::<Line6>() == 64 && size_of::<Node>() == 16);
+const _: () = assert!(size_of::<Line4>() == 64 && size_of::<Line6>() == 64 && size_of::<Root>() == 24);
 
 /// A line of whichever family.
 pub trait AnyLine: Copy {
@@ -289,18 +315,33 @@ pub trait Lines {
     /// What its lines are.
     type Line: AnyLine;
 
-    /// The root, whose lines are the first ones.
-    fn root(&self) -> Node;
+    /// Where to begin.
+    fn root(&self) -> Root;
 
     /// A line; `None` where there is none.
     fn line(&self, number: u32) -> Option<&Self::Line>;
+}
+
+/// The value that holds for `key`, where one line says it or none need be read: so it is in most policies. The others
+/// ask [`find`].
+#[inline(always)]
+pub fn glance<L: Lines>(lines: &L, key: Key<L::Line>) -> Option<u32> {
+    let number = match lines.root().line(<L::Line as AnyLine>::Word::top(key)) {
+        Ok(number) => number,
+        Err(value) => return Some(value),
+    };
+    let line = lines.line(number)?;
+    if matches!(line.kind(), Kind::Near) { Some(u32::from(line.value(line.above_near(key)))) } else { None }
 }
 
 /// The value that holds for `key`; zero where the table is empty.
 #[inline(always)]
 pub fn find<L: Lines>(lines: &L, key: Key<L::Line>) -> u32 {
     let top = <L::Line as AnyLine>::Word::top(key);
-    let mut number = lines.root().line(top);
+    let mut number = match lines.root().line(top) {
+        Ok(number) => number,
+        Err(value) => return value,
+    };
     for _ in 0..LINES {
         let Some(line) = lines.line(number) else { return 0 };
         number = match line.kind() {

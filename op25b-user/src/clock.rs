@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use anyhow::Result;
 use nix::{
     libc,
-    time::{ClockId, clock_gettime},
+    time::{ClockId, clock_getres, clock_gettime},
 };
 use op25b_ebpf::cookie;
 
@@ -38,6 +38,42 @@ pub fn epoch() -> Result<u64> {
 pub fn cookie_period() -> Result<u32> {
     // Cut off as in the kernel half.
     Ok((nanoseconds(ClockId::CLOCK_MONOTONIC)? >> cookie::AGE) as u32)
+}
+
+/// The kernel's jiffies, as it counts them from before CLOCK_MONOTONIC begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Jiffies {
+    /// Nanoseconds of one.
+    pub length: u64,
+    /// CLOCK_MONOTONIC when there was none, in nanoseconds; mostly before its zero.
+    pub began: u64,
+}
+
+impl Jiffies {
+    /// Jiffies that were counted at a time or later: what is computed from them is never ahead of the clock.
+    #[must_use]
+    pub const fn new(count: u64, length: u64, time: u64) -> Self {
+        Self { length, began: time.wrapping_sub(count.wrapping_add(1).wrapping_mul(length)) }
+    }
+}
+
+/// CLOCK_MONOTONIC, in nanoseconds.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn monotonic() -> Result<u64> {
+    Ok(u64::try_from(nanoseconds(ClockId::CLOCK_MONOTONIC)?)?)
+}
+
+/// Nanoseconds of a jiffy: what the coarse clock is exact to.
+///
+/// # Errors
+///
+/// When the kernel does not say.
+pub fn jiffy() -> Result<u64> {
+    let length = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?;
+    Ok(u64::try_from(length.tv_nsec())?)
 }
 
 fn nanoseconds(clock: ClockId) -> Result<i128> {

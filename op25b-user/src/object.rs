@@ -17,13 +17,21 @@ use op25b_ebpf::{
     frame::Sight,
     reply::Text,
     source::{Account, Details, KEPT, WAYS},
-    table::{Line4, Line6, Node},
+    table::{Line4, Line6, Root},
 };
 
-use crate::{bulk, clock, document::IdentifyBy, policy::Policy, tables::Tables};
+use crate::{
+    bulk,
+    clock::{self, Jiffies},
+    document::IdentifyBy,
+    policy::Policy,
+    tables::Tables,
+};
 
 /// The object as it was built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op25b-kernel"));
+/// What reads the kernel's jiffies.
+static CLOCK: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/op25b-clock"));
 
 /// A structure of the ABI, as aya takes it.
 #[derive(Clone, Copy)]
@@ -42,7 +50,7 @@ unsafe impl Pod for Wire<Server> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<abi::Group> {}
 // SAFETY: as above.
-unsafe impl Pod for Wire<Node> {}
+unsafe impl Pod for Wire<Root> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<Count> {}
 // SAFETY: as above.
@@ -173,19 +181,15 @@ pub mod program {
     pub const SAMPLE_FRAGS: &str = "op25b_sample_frags";
     /// [`TC`], counting how each frame was seen.
     pub const SAMPLE_TC: &str = "op25b_sample_tc";
+    /// Reads the kernel's jiffies; in an object of its own.
+    pub const CLOCK: &str = "op25b_clock";
     /// Passes everything; the floor of measurements.
     pub const PASS: &str = "op25b_pass";
 
     /// Whether this kernel takes frames of several buffers.
     #[must_use]
     pub fn multi_buffer() -> bool {
-        is_since(5, 18)
-    }
-
-    /// Whether this kernel is at least of this version.
-    pub(super) fn is_since(major: u8, minor: u8) -> bool {
-        super::KernelVersion::current()
-            .is_ok_and(|kernel| kernel >= super::KernelVersion::new(major, minor, 0))
+        super::KernelVersion::current().is_ok_and(|kernel| kernel >= super::KernelVersion::new(5, 18, 0))
     }
 }
 
@@ -255,7 +259,7 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
     let level = if constants.trace { aya_log::Level::Debug as u8 } else { 0 };
     let (link, role, softwire) = (constants.link as u8, constants.role.0, constants.softwire as u8);
     let multi_buffer = u8::from(program::multi_buffer());
-    let coarse_clock = u8::from(program::is_since(5, 11));
+    let jiffies = jiffies()?;
     let (submission, accounts) = (u8::from(constants.submission), u8::from(constants.accounts));
     let (answers, hangs_up) = (u8::from(constants.answers), u8::from(constants.hangs_up));
     let (epoch, cookie_keys) = (clock::epoch()?, Wire(constants.cookie_keys));
@@ -280,7 +284,8 @@ pub fn create_from(build: &Build<'_>, tables: &Tables, constants: Constants, map
         .override_global("BLOCK_UNKNOWN", &block_unknown, true)
         .override_global("SUBMISSION", &submission, true)
         .override_global("ACCOUNTS", &accounts, true)
-        .override_global("COARSE_CLOCK", &coarse_clock, true)
+        .override_global("JIFFY", &jiffies.length, true)
+        .override_global("JIFFIES_BEGAN", &jiffies.began, true)
         .override_global("EPOCH", &epoch, true)
         .override_global("SEED", &constants.seed, true)
         .override_global("LAST_SET", &last_set, true)
@@ -429,6 +434,25 @@ fn explained(error: ProgramError) -> anyhow::Error {
         }
         other => other.into(),
     }
+}
+
+/// Asks the kernel for its jiffies. They keep their distance from CLOCK_MONOTONIC, by which the kernel counts them.
+fn jiffies() -> Result<Jiffies> {
+    let mut object = Ebpf::load(CLOCK)?;
+    let Program::Xdp(program) = load(&mut object, program::CLOCK)? else {
+        anyhow::bail!("program {} is of another kind", program::CLOCK);
+    };
+    let mut count = [0; 14];
+    let before = clock::monotonic()?;
+    program
+        .test_run(TestRunOptions {
+            data_in: Some(&[0; 14]),
+            data_out: Some(&mut count),
+            ..Default::default()
+        })
+        .context("cannot run the program that reads the kernel's clock")?;
+    let [count, ..] = count.as_chunks().0 else { unreachable!() };
+    Ok(Jiffies::new(u64::from_ne_bytes(*count), clock::jiffy()?, before))
 }
 
 /// Runs a program on one frame and returns what it returned.

@@ -710,8 +710,8 @@ fn flood(sources: u32) {
     let heard = ear.hear().unwrap();
     let passed = heard.iter().filter(|(_, port)| *port == 443).count();
     let answered = answers.count().unwrap();
-    // A frame on a veth is received where it was sent. What is told at once comes on top: the coarse clock is a tick
-    // behind.
+    // A frame on a veth is received where it was sent. What is told at once comes on top: the filter's clock is a
+    // jiffy or two behind.
     let by_interface = 2_100.0 + (took + 0.02) * 20_000.0;
     let by_source = (1_010.0 + (took + 0.02) * 200.0) * f64::from(sources);
     let most = by_interface.min(by_source);

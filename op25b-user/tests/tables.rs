@@ -24,9 +24,9 @@ use op25b::{
 };
 use op25b_ebpf::{
     abi::{Customer, Link, Role},
-    address::Address,
+    address::{Address, Family},
     policy::Policy as _,
-    table::{AnyLine, Kind, LINES, Line4, Line6, Node},
+    table::{AnyLine, Kind, LINES, Line4, Line6, Node, Root, find, glance},
     verdict::Verdict,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -198,6 +198,16 @@ fn disagreements(lists: &Lists) -> Vec<String> {
     let excesses = [excess(customers4), excess(customers6), excess(servers4), excess(servers6)];
     let mut wrong: Vec<String> = excesses.into_iter().flatten().collect();
     for ip in boundaries(lists.prefixes()) {
+        for (ipv4, ipv6) in [(customers4, customers6), (servers4, servers6)] {
+            let Address { family, high, low } = address(ip);
+            let (glanced, found) = match family {
+                Family::Ipv4 => (glance(ipv4, low), find(ipv4, low)),
+                Family::Ipv6 => (glance(ipv6, [high, low]), find(ipv6, [high, low])),
+            };
+            if glanced.is_some_and(|glanced| glanced != found) {
+                wrong.push(format!("{ip}: {glanced:?} at a glance, {found} found"));
+            }
+        }
         let (customer, server) = (office.tables.customer(address(ip)), office.tables.server(address(ip)));
         let expected = lists.customer(&office, ip);
         if customer != expected {
@@ -474,6 +484,30 @@ fn a_line_survives_its_packing() {
     }
     survives::<Line4>(u32::MAX.into());
     survives::<Line6>(u64::MAX);
+}
+
+#[test]
+fn what_is_outside_of_all_prefixes_needs_no_line() {
+    let glances = |text: &str| {
+        let tables = Office::of(text).tables;
+        // A server that no policy names, and a customer of another provider.
+        (glance(&tables.servers4, 0x0808_0808), glance(&tables.customers4, 0x0808_0808), tables)
+    };
+    let policy = |prefix: &str| {
+        format!(
+            "version: 1\nipv6: unfiltered\nunknown_sources: pass\nrelays: [{{name: r, addresses: [192.0.2.25]}}]\n\
+             customers: [{{name: g, prefixes: [{prefix}], mode: enforce, allow_any: true}}]\n"
+        )
+    };
+    let (server, customer, mut tables) = glances(&policy("203.0.113.0/24"));
+    assert_eq!((server, customer), (Some(0), Some(0)));
+    tables.servers4.lines.clear();
+    assert_eq!(glance(&tables.servers4, 0x0808_0808), Some(0), "it reads no line");
+    // What holds below the prefixes is not what holds above: a line says which.
+    let (_, customer, tables) = glances(&policy("0.0.0.0/1"));
+    assert_eq!(tables.customers4.root.outside, Root::DIFFERS);
+    assert_eq!(customer.unwrap_or_else(|| find(&tables.customers4, 0x0808_0808)), 1);
+    assert_eq!(find(&tables.customers4, 0x8808_0808), 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::{Array, LpmTrie, lpm_trie::Key},
     programs::XdpContext,
 };
-use op25b_ebpf::table::{Line4, Line6, Node, find};
+use op25b_ebpf::table::{Line4, Line6, Root, find};
 
 use crate::kernel::table::{self, Table};
 
@@ -30,9 +30,9 @@ static TRIE4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(1, 0);
 static TRIE6: LpmTrie<[u64; 2], u32> = LpmTrie::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
-static ROOT4: Global<Node> = Global::new(Node::SINGLE);
+static ROOT4: Global<Root> = Global::new(Root::EMPTY);
 #[unsafe(no_mangle)]
-static ROOT6: Global<Node> = Global::new(Node::SINGLE);
+static ROOT6: Global<Root> = Global::new(Root::EMPTY);
 /// Number of the last key.
 #[unsafe(no_mangle)]
 static LAST_KEY: Global<u32> = Global::new(0);

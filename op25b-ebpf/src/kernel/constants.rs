@@ -7,7 +7,7 @@ use op25b_ebpf::{
     cookie::Keys,
     frame::Look,
     source::{KEPT, WAYS},
-    table::Node,
+    table::Root,
 };
 
 /// [`Link`].
@@ -40,9 +40,12 @@ pub(crate) static HANGS_UP: Global<u8> = Global::new(0);
 /// The secrets that cookies are made with.
 #[unsafe(no_mangle)]
 pub(crate) static COOKIE_KEYS: Global<Keys> = Global::new(Keys::unchanged([0; 2]));
-/// Whether the kernel has a coarse clock (Linux 5.11): it is read in a few nanoseconds.
+/// Nanoseconds of a jiffy. The kernel's jiffies are read without a call (Linux 5.6).
 #[unsafe(no_mangle)]
-pub(crate) static COARSE_CLOCK: Global<u8> = Global::new(0);
+pub(crate) static JIFFY: Global<u64> = Global::new(1_000_000);
+/// CLOCK_MONOTONIC when there had been no jiffy, in nanoseconds; they begin to count before it does.
+#[unsafe(no_mangle)]
+pub(crate) static JIFFIES_BEGAN: Global<u64> = Global::new(0);
 /// Nanoseconds from CLOCK_MONOTONIC to the time since the Unix epoch.
 #[unsafe(no_mangle)]
 pub(crate) static EPOCH: Global<u64> = Global::new(0);
@@ -52,18 +55,18 @@ pub(crate) static SEED: Global<u64> = Global::new(0);
 /// Number of the last set of accounts; their number is a power of two.
 #[unsafe(no_mangle)]
 pub(crate) static LAST_SET: Global<u32> = Global::new(KEPT / WAYS - 1);
-/// Root of the customers' IPv4 table.
+/// Where lookups in the customers' IPv4 table begin.
 #[unsafe(no_mangle)]
-pub(crate) static CUSTOMERS4_ROOT: Global<Node> = Global::new(Node::SINGLE);
-/// Root of the customers' IPv6 table.
+pub(crate) static CUSTOMERS4_ROOT: Global<Root> = Global::new(Root::EMPTY);
+/// Where lookups in the customers' IPv6 table begin.
 #[unsafe(no_mangle)]
-pub(crate) static CUSTOMERS6_ROOT: Global<Node> = Global::new(Node::SINGLE);
-/// Root of the servers' IPv4 table.
+pub(crate) static CUSTOMERS6_ROOT: Global<Root> = Global::new(Root::EMPTY);
+/// Where lookups in the servers' IPv4 table begin.
 #[unsafe(no_mangle)]
-pub(crate) static SERVERS4_ROOT: Global<Node> = Global::new(Node::SINGLE);
-/// Root of the servers' IPv6 table.
+pub(crate) static SERVERS4_ROOT: Global<Root> = Global::new(Root::EMPTY);
+/// Where lookups in the servers' IPv6 table begin.
 #[unsafe(no_mangle)]
-pub(crate) static SERVERS6_ROOT: Global<Node> = Global::new(Node::SINGLE);
+pub(crate) static SERVERS6_ROOT: Global<Root> = Global::new(Root::EMPTY);
 
 /// This interface's constants, loaded where they are asked for: the everyday frame needs one of them.
 #[derive(Clone, Copy)]

@@ -9,13 +9,12 @@ use aya_ebpf::{
 };
 use op25b_ebpf::{
     abi::Answer,
-    address::Address,
     found::{FARTHEST, Found, Wrapping},
     reply::{
         Reply,
         craft::{Resized, Rewrite},
     },
-    source::{Event, Mark},
+    source::Event,
     verdict::Verdict,
 };
 
@@ -46,9 +45,6 @@ pub(crate) trait Frame: Rewrite {
 
     /// A tag that travels beside the frame: see [`Event::tag`].
     fn tag(&self) -> u32;
-
-    /// What tells it from others of its source, with its other end.
-    fn mark(&self, found: Found, peer: Address) -> Mark;
 
     /// What to answer: see [`super::replies`].
     fn choose(&self, found: Found, action: Verdict) -> Reply;

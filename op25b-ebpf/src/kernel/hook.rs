@@ -18,7 +18,7 @@ use op25b_ebpf::{
         craft::{self, Resized, Rewrite},
     },
     segment::{self, Extent, flag},
-    source::{Mark, Tcp, is_syn},
+    source::{Tcp, is_syn},
     verdict::{Flow, Reason, Verdict, decide, submission_cell},
 };
 
@@ -169,11 +169,6 @@ macro_rules! hook {
                 }
 
                 #[inline(always)]
-                fn mark(&self, found: Found, peer: Address) -> Mark {
-                    Mark(mark(self.context, found.0, peer.high, peer.low))
-                }
-
-                #[inline(always)]
                 fn choose(&self, found: Found, action: Verdict) -> Reply {
                     Reply::from_number(choose(self.context, found.0, action as u64) as u8)
                 }
@@ -271,14 +266,6 @@ macro_rules! hook {
                     answer.verdict()
                 );
                 u32::from(answer.verdict())
-            }
-
-            #[unsafe(export_name = concat!("op25b_mark_", stringify!($hook)))]
-            #[inline(never)]
-            extern "C" fn mark(context: *mut $context, found: u64, high: u64, low: u64) -> u64 {
-                let found = Found(found);
-                let peer = Address { family: found.peer_family(), high, low };
-                sources::mark(&$frame { context }, found, peer).0
             }
 
             #[unsafe(export_name = concat!("op25b_tell_", stringify!($hook)))]
@@ -438,41 +425,32 @@ pub(super) fn explain<F: Frame>(context: *mut F::Context) -> u32 {
 
 #[inline(always)]
 fn decided(found: Found, flow: &Flow) -> Answer {
-    let Flow { source, destination, .. } = flow;
-    Answer(op25b_decide(found.0, source.high, source.low, destination.high, destination.low))
-}
-
-/// The decision, of either hook's frames: verified once for all callers, who go on with a number instead of with every
-/// way to it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn op25b_decide(
-    found: u64,
-    source_high: u64,
-    source_low: u64,
-    destination_high: u64,
-    destination_low: u64,
-) -> u32 {
-    let found = Found(found);
-    let flow = Flow {
-        source: Address { family: found.source_family(), high: source_high, low: source_low },
-        destination: Address {
-            family: found.destination_family(),
-            high: destination_high,
-            low: destination_low,
-        },
-        readable: found.is_readable(),
-        from_port_25: found.is_from_port_25(),
-    };
-    let decision = decide(&flow, Constants.role(), &Tables);
-    Answer::new(
+    let decision = decide(flow, Constants.role(), &Tables);
+    let answer = Answer::new(
         decision.verdict as u8,
         decision.reason as u8,
         found.outcome_number(),
         decision.group,
         decision.relay(),
-    )
-    .0
+    );
+    Answer(forgotten(answer.0.into(), found.0) as u32)
+}
+
+/// A number of which the verifier knows nothing any more, so that it follows one way from here on and not one for each
+/// value; of `unknown` it knew nothing before.
+#[inline(always)]
+fn forgotten(mut number: u64, unknown: u64) -> u64 {
+    // SAFETY: two instructions on registers, the second of which takes back what the first one does.
+    unsafe {
+        core::arch::asm!(
+            "{number} ^= {unknown}",
+            "{number} ^= {unknown}",
+            number = inout(reg) number,
+            unknown = in(reg) unknown,
+            options(nomem, nostack, pure, preserves_flags)
+        );
+    }
+    number
 }
 
 const CUT: u64 = u64::MAX;

@@ -10,7 +10,7 @@ use op25b_ebpf::{
     address::{Address, Family},
     found::Found,
     policy::Policy,
-    table::{Line4, Line6, find},
+    table::{Line4, Line6, find, glance},
 };
 
 use super::{
@@ -56,12 +56,14 @@ pub(crate) struct Tables;
 impl Policy for Tables {
     #[inline(always)]
     fn customer(&self, address: Address) -> Customer {
-        Customer(op25b_customer(address.family as u64, address.high, address.low))
+        let Address { family, high, low } = address;
+        Customer(customers().glance(address).unwrap_or_else(|| op25b_customer(family as u64, high, low)))
     }
 
     #[inline(always)]
     fn server(&self, address: Address) -> Server {
-        let entry = op25b_server(address.family as u64, address.high, address.low);
+        let Address { family, high, low } = address;
+        let entry = servers().glance(address).unwrap_or_else(|| op25b_server(family as u64, high, low));
         // Most are none.
         if entry == 0 { Server::default() } else { SERVERS.get(entry).copied().unwrap_or_default() }
     }
@@ -77,26 +79,58 @@ impl Policy for Tables {
     }
 }
 
+/// A table of both families.
+struct Both {
+    ipv4: Table<Line4>,
+    ipv6: Table<Line6>,
+}
+
+impl Both {
+    /// See [`glance`]: without a call.
+    #[inline(always)]
+    fn glance(&self, Address { family, high, low }: Address) -> Option<u32> {
+        match family {
+            Family::Ipv4 => glance(&self.ipv4, low),
+            Family::Ipv6 => glance(&self.ipv6, [high, low]),
+        }
+    }
+
+    /// See [`find`].
+    #[inline(always)]
+    fn find(&self, family: u64, high: u64, low: u64) -> u32 {
+        if family == Family::Ipv4 as u64 { find(&self.ipv4, low) } else { find(&self.ipv6, [high, low]) }
+    }
+}
+
+#[inline(always)]
+fn customers() -> Both {
+    Both {
+        ipv4: Table { lines: &CUSTOMERS4, root: &CUSTOMERS4_ROOT },
+        ipv6: Table { lines: &CUSTOMERS6, root: &CUSTOMERS6_ROOT },
+    }
+}
+
+/// Its values are entries of [`SERVERS`].
+#[inline(always)]
+fn servers() -> Both {
+    Both {
+        ipv4: Table { lines: &SERVERS4, root: &SERVERS4_ROOT },
+        ipv6: Table { lines: &SERVERS6, root: &SERVERS6_ROOT },
+    }
+}
+
 /// The customers' table, verified once for all callers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn op25b_customer(family: u64, high: u64, low: u64) -> u32 {
-    if family == Family::Ipv4 as u64 {
-        find(&Table { lines: &CUSTOMERS4, root: &CUSTOMERS4_ROOT }, low)
-    } else {
-        find(&Table { lines: &CUSTOMERS6, root: &CUSTOMERS6_ROOT }, [high, low])
-    }
+    customers().find(family, high, low)
 }
 
-/// The servers' table: an entry of [`SERVERS`].
+/// The servers' table, verified once for all callers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn op25b_server(family: u64, high: u64, low: u64) -> u32 {
-    if family == Family::Ipv4 as u64 {
-        find(&Table { lines: &SERVERS4, root: &SERVERS4_ROOT }, low)
-    } else {
-        find(&Table { lines: &SERVERS6, root: &SERVERS6_ROOT }, [high, low])
-    }
+    servers().find(family, high, low)
 }
 
 /// Notes how a judged frame was seen.

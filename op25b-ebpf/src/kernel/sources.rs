@@ -8,7 +8,7 @@ use core::{
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_F_MMAPABLE,
-    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns},
     macros::map,
     maps::{Array, PerCpuArray, PerfEventArray},
 };
@@ -25,7 +25,7 @@ use op25b_ebpf::{
 };
 
 use super::{
-    constants::{COARSE_CLOCK, EPOCH, LAST_SET, SEED},
+    constants::{EPOCH, JIFFIES_BEGAN, JIFFY, LAST_SET, SEED},
     frame::Frame,
     maps::{self, Tables},
     replies::let_through,
@@ -95,7 +95,7 @@ pub(super) fn account<F: Frame>(
         Family::Ipv6 => Tables.group(answer.group()),
     };
     let entry = Entry::new(answer, found.customer_family_number(), bytes, packets);
-    let mark = frame.mark(found, peer);
+    let mark = mark(frame, found, peer);
     let peer_family = (peer.family as u64) << PEER_FAMILY;
     let entered = Entered(op25b_account(
         source_word(customer, group),
@@ -150,7 +150,7 @@ pub(super) fn expect(customer: Address) {
 
 /// What tells a frame from others of its source.
 #[inline(always)]
-pub(super) fn mark<F: Frame>(frame: &F, found: Found, peer: Address) -> Mark {
+fn mark<F: Frame>(frame: &F, found: Found, peer: Address) -> Mark {
     let header: Option<Tcp> = if found.is_readable() { frame.read(found.transport_at()) } else { None };
     // Zeros rather than nothing: LLVM computes with what it has not read, which the verifier does not take.
     let header = header.unwrap_or_default();
@@ -453,13 +453,9 @@ pub(super) fn tell<F: Frame>(frame: &F, context: &impl EbpfContext, found: Found
     EVENTS.output(context, event, event.captured);
 }
 
-/// Nanoseconds of CLOCK_MONOTONIC, at the last tick where the kernel has a clock for that.
+/// Nanoseconds of CLOCK_MONOTONIC, two jiffies ago at most: it may be late, and is never ahead.
 #[inline(always)]
 pub(super) fn now() -> u64 {
-    if COARSE_CLOCK.load() != 0 {
-        // SAFETY: the helper takes nothing and returns a number.
-        return unsafe { bpf_ktime_get_coarse_ns() };
-    }
-    // SAFETY: as above.
-    unsafe { bpf_ktime_get_ns() }
+    // SAFETY: the helper takes nothing and returns a number.
+    unsafe { bpf_jiffies64() }.wrapping_mul(JIFFY.load()).wrapping_add(JIFFIES_BEGAN.load())
 }

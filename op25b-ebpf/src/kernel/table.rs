@@ -5,7 +5,7 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG},
     maps::Array,
 };
-use op25b_ebpf::table::{AnyLine, Lines, Node};
+use op25b_ebpf::table::{AnyLine, Lines, Root};
 
 /// Flags of a table's map: no program can write to it. What a process could map begins with a page (Linux 5.5): so a line
 /// of the table is a line of the cache.
@@ -14,14 +14,14 @@ pub(crate) const FLAGS: u32 = BPF_F_RDONLY_PROG | BPF_F_MMAPABLE;
 /// Where a table of one address family lies.
 pub(crate) struct Table<L: 'static> {
     pub(crate) lines: &'static Array<L>,
-    pub(crate) root: &'static Global<Node>,
+    pub(crate) root: &'static Global<Root>,
 }
 
 impl<L: AnyLine> Lines for Table<L> {
     type Line = L;
 
     #[inline(always)]
-    fn root(&self) -> Node {
+    fn root(&self) -> Root {
         self.root.load()
     }
 

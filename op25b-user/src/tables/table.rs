@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, fmt::Debug, ops::Range as Between};
 
-use op25b_ebpf::table::{AnyLine, Key, Kind, Line4, Line6, Lines, NODES, Node, RANGES, Word as _};
+use op25b_ebpf::table::{AnyLine, Key, Kind, Line4, Line6, Lines, NODES, Node, RANGES, Root, Word as _};
 
 /// One compiled table.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Table<L: Entry> {
     /// The same, as the kernel looks them up: the root's lines, then those that they lead to.
     pub lines: Vec<L>,
     /// Where a lookup begins.
-    pub root: Node,
+    pub root: Root,
     /// Lines that the longest lookup reads.
     pub steps: u8,
 }
@@ -184,14 +184,18 @@ struct Layout<'a, L: Entry> {
 }
 
 impl<L: Entry> Layout<'_, L> {
-    fn root(&mut self) -> Node {
+    fn root(&mut self) -> Root {
         let all = self.ranges.len();
-        if all > L::RANGES {
-            return self.node(1..all, 0).1;
-        }
-        let at = self.room(1);
-        self.leaf(at, 0..all, Kind::Leaf, 1);
-        Node::SINGLE
+        let (first, last) = (self.ranges[0].value, self.ranges[all - 1].value);
+        let outside = if first == last { first } else { Root::DIFFERS };
+        let node = if all > 1 {
+            self.node(1..all, 0).1
+        } else {
+            let at = self.room(1);
+            self.leaf(at, 0..all, Kind::Leaf, 1);
+            Node::SINGLE
+        };
+        Root { node, outside, reserved: 0 }
     }
 
     /// Adds a node for ranges that start in one place, all others elsewhere, and says where its lines are. `steps`: lines
@@ -292,7 +296,7 @@ impl<L: Entry> Layout<'_, L> {
 impl<L: Entry> Lines for Table<L> {
     type Line = L;
 
-    fn root(&self) -> Node {
+    fn root(&self) -> Root {
         self.root
     }
 

@@ -1,0 +1,39 @@
+//! The kernel's jiffies, for the loader: what tells it how far they are from CLOCK_MONOTONIC.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::{
+        bindings::xdp_action::{XDP_ABORTED, XDP_PASS},
+        helpers::generated::bpf_jiffies64,
+        macros::xdp,
+        programs::XdpContext,
+    };
+
+    /// Writes them over the first eight bytes of a frame. Never attached.
+    #[xdp]
+    pub(crate) fn op25b_clock(context: XdpContext) -> u32 {
+        let at = context.data();
+        if at + size_of::<u64>() > context.data_end() {
+            return XDP_ABORTED;
+        }
+        // SAFETY: the helper takes nothing and returns a number; its place lies within the frame.
+        unsafe { (at as *mut u64).write_unaligned(bpf_jiffies64()) };
+        XDP_PASS
+    }
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    /// The helper is for GPL-compatible programs.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("op25b-clock is built for BPF, by op25b-user's build script");
+}
