@@ -258,12 +258,20 @@ impl Found {
         (self.0 >> 44) as usize & FARTHEST
     }
 
+    // Whose end is which is not a choice between two ways: arithmetic, that the verifier need not follow.
+
     /// Number of the family of the customer's address.
     #[inline(always)]
     #[must_use]
     pub const fn customer_family_number(self) -> u8 {
-        // Not a choice between two ways: arithmetic, that the verifier need not follow.
         (self.0 >> (58 + self.is_from_port_25() as u64)) as u8 & 1
+    }
+
+    /// Family of the customer's address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn customer_family(self) -> Family {
+        if self.customer_family_number() == 0 { Family::Ipv4 } else { Family::Ipv6 }
     }
 
     /// Family of the other end's address.
@@ -271,6 +279,20 @@ impl Found {
     #[must_use]
     pub const fn peer_family(self) -> Family {
         if self.0 >> (59 - self.is_from_port_25() as u64) & 1 == 0 { Family::Ipv4 } else { Family::Ipv6 }
+    }
+
+    /// Offset of the customer's address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn customer_at(self) -> usize {
+        (self.0 >> (16 + 14 * self.is_from_port_25() as u64)) as usize & FARTHEST
+    }
+
+    /// Offset of the other end's address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn peer_at(self) -> usize {
+        (self.0 >> (30 - 14 * self.is_from_port_25() as u64)) as usize & FARTHEST
     }
 
     /// Family of the source address.

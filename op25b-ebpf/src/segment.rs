@@ -96,7 +96,7 @@ impl Segment {
     #[inline(always)]
     pub fn read<P: Packet>(packet: &P, found: Found) -> Option<Self> {
         let flow = Flow::read(packet, found)?;
-        let family = flow.source.family;
+        let family = flow.source().family;
         if !flow.readable || found.wrapping().has(Wrapping::SOFTWIRE) {
             return None;
         }
@@ -107,8 +107,8 @@ impl Segment {
             link: link(family, found),
             family,
             connection: Connection {
-                client: flow.source,
-                server: flow.destination,
+                client: flow.source(),
+                server: flow.destination(),
                 ports: u32::from_be_bytes([a, b, c, d]),
             },
             sequence: u32::from_be_bytes([s0, s1, s2, s3]),

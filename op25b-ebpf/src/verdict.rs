@@ -132,13 +132,13 @@ impl Reason {
 /// The two ends of a judged packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Who sent it.
-    pub source: Address,
-    /// Who is to get it.
-    pub destination: Address,
+    /// The customer's end: whose packets are counted.
+    pub customer: Address,
+    /// The other end: the mail server.
+    pub peer: Address,
     /// Whether the ports could be read.
     pub readable: bool,
-    /// Whether it comes from port 25: the destination is the customer then.
+    /// Whether it comes from port 25: the customer is its destination then.
     pub from_port_25: bool,
 }
 
@@ -147,25 +147,23 @@ impl Flow {
     #[inline(always)]
     pub fn read<P: Packet>(packet: &P, found: Found) -> Option<Self> {
         Some(Self {
-            source: address(packet, found.source_family(), found.source_at())?,
-            destination: address(packet, found.destination_family(), found.destination_at())?,
+            customer: address(packet, found.customer_family(), found.customer_at())?,
+            peer: address(packet, found.peer_family(), found.peer_at())?,
             readable: found.is_readable(),
             from_port_25: found.is_from_port_25(),
         })
     }
 
-    /// The customer's end: whose packets are counted.
-    #[inline(always)]
+    /// Who sent it.
     #[must_use]
-    pub const fn customer(&self) -> Address {
-        if self.from_port_25 { self.destination } else { self.source }
+    pub const fn source(&self) -> Address {
+        if self.from_port_25 { self.peer } else { self.customer }
     }
 
-    /// The other end: the mail server.
-    #[inline(always)]
+    /// Who is to get it.
     #[must_use]
-    pub const fn peer(&self) -> Address {
-        if self.from_port_25 { self.source } else { self.destination }
+    pub const fn destination(&self) -> Address {
+        if self.from_port_25 { self.customer } else { self.peer }
     }
 }
 
@@ -250,8 +248,8 @@ pub fn decide<P: Policy>(flow: &Flow, role: Role, policy: &P) -> Decision {
     if !flow.readable && !role.judges_customers() {
         return Decision::OTHER;
     }
-    // Looked up once for both directions: in the kernel each place where it is asked costs a call, or the verifier's time.
-    let (customer, server) = (policy.customer(flow.customer()), policy.server(flow.peer()));
+    // Looked up once for both directions: in the kernel each place where it is asked costs the verifier's time.
+    let (customer, server) = (policy.customer(flow.customer), policy.server(flow.peer));
     if flow.from_port_25 {
         to_customer(customer, server, policy)
     } else {
@@ -280,7 +278,7 @@ fn from_customer<P: Policy>(
         return decided(Reason::Relay, Verdict::Pass, relays);
     }
     if flow.readable && role.judges_upstream() {
-        let sender = policy.server(flow.source);
+        let sender = policy.server(flow.customer);
         if sender.relays != 0 {
             return decided(Reason::Relay, Verdict::Pass, sender.relays);
         }

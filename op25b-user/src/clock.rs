@@ -40,43 +40,94 @@ pub fn cookie_period() -> Result<u32> {
     Ok((nanoseconds(ClockId::CLOCK_MONOTONIC)? >> cookie::AGE) as u32)
 }
 
-/// The kernel's jiffies, as it counts them from before CLOCK_MONOTONIC begins.
+/// The kernel's jiffies, which it counts by CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Jiffies {
-    /// Nanoseconds of one.
+    /// Nanoseconds of one; zero where nobody can count on them.
     pub length: u64,
-    /// CLOCK_MONOTONIC when there was none, in nanoseconds; mostly before its zero.
+    /// CLOCK_MONOTONIC when there was none, in nanoseconds, wrapping; mostly before its zero.
     pub began: u64,
 }
 
 impl Jiffies {
-    /// Jiffies that were counted at a time or later: what is computed from them is never ahead of the clock.
-    #[must_use]
-    pub const fn new(count: u64, length: u64, time: u64) -> Self {
-        Self { length, began: time.wrapping_sub(count.wrapping_add(1).wrapping_mul(length)) }
+    /// Beginnings to watch for, at most.
+    const BEGINNINGS: u64 = 5;
+
+    /// Reads them until one begins: that was after the reading before, and so what is computed from them is never ahead of
+    /// the clock. Of a few beginnings the one that is known best.
+    ///
+    /// # Errors
+    ///
+    /// When they or the clock cannot be read.
+    pub fn measure(mut read: impl FnMut() -> Result<u64>) -> Result<Self> {
+        let length = jiffy()?;
+        let unknown = Self { length: 0, began: 0 };
+        if length == 0 {
+            return Ok(unknown);
+        }
+        let (mut best, mut beginnings) = (None, 0);
+        let (mut time, mut count) = (monotonic()?, read()?);
+        // A jiffy is ten milliseconds at most.
+        let until = time + 2 * Self::BEGINNINGS * length;
+        while time < until {
+            let (before, now, after) = (monotonic()?, read()?, monotonic()?);
+            if now != count {
+                let gap = after - time;
+                if best.is_none_or(|(least, _)| gap < least) {
+                    best = Some((gap, time.wrapping_sub(now.wrapping_mul(length))));
+                }
+                beginnings += 1;
+                if gap < length / 4 || beginnings == Self::BEGINNINGS {
+                    break;
+                }
+            }
+            (time, count) = (before, now);
+        }
+        // Where none begins nobody counts.
+        Ok(best.map_or(unknown, |(_, began)| Self { length, began }))
     }
 }
 
 /// CLOCK_MONOTONIC, in nanoseconds.
-///
-/// # Errors
-///
-/// When it cannot be read.
-pub fn monotonic() -> Result<u64> {
+fn monotonic() -> Result<u64> {
     Ok(u64::try_from(nanoseconds(ClockId::CLOCK_MONOTONIC)?)?)
 }
 
-/// Nanoseconds of a jiffy: what the coarse clock is exact to.
-///
-/// # Errors
-///
-/// When the kernel does not say.
-pub fn jiffy() -> Result<u64> {
-    let length = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?;
-    Ok(u64::try_from(length.tv_nsec())?)
+/// Nanoseconds of a jiffy, which the coarse clock is exact to; zero where timers are no finer either: the kernel counts
+/// interrupts then, and not by its clock.
+fn jiffy() -> Result<u64> {
+    let [fine, coarse] = [ClockId::CLOCK_MONOTONIC, ClockId::CLOCK_MONOTONIC_COARSE].map(clock_getres);
+    let (fine, coarse) = (fine?.tv_nsec(), coarse?.tv_nsec());
+    Ok(if fine < coarse { u64::try_from(coarse)? } else { 0 })
 }
 
 fn nanoseconds(clock: ClockId) -> Result<i128> {
     let time = clock_gettime(clock)?;
     Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jiffies_tell_the_time_and_are_never_ahead_of_it() -> Result<()> {
+        let length = jiffy()?;
+        assert!((1_000_000..=10_000_000).contains(&length), "{length} ns: a kernel of another kind");
+        // They begin 300 seconds before their 32 bits are full, and not when a jiffy of the clock does.
+        let count = |time: u64| (time + 1_234_567) / length + 0xfff0_0000;
+        let Jiffies { length, began } = Jiffies::measure(|| Ok(count(monotonic()?)))?;
+        for _ in 0..100 {
+            let time = monotonic()?;
+            let told = count(time).wrapping_mul(length).wrapping_add(began);
+            assert!(told <= time && time - told < 3 * length, "{told} at {time}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_counts_on_jiffies_that_stand_still() -> Result<()> {
+        assert_eq!(Jiffies::measure(|| Ok(25))?.length, 0);
+        Ok(())
+    }
 }

@@ -207,7 +207,7 @@ struct Asked<'a> {
 impl Asked<'_> {
     fn decide(&self, from_port_25: bool) -> Decision {
         let anybody = Address::ipv4([0; 4]);
-        let flow = Flow { source: anybody, destination: anybody, readable: true, from_port_25 };
+        let flow = Flow { customer: anybody, peer: anybody, readable: true, from_port_25 };
         decide(&flow, if from_port_25 { Role::UPSTREAM } else { Role::CUSTOMER }, self)
     }
 }

@@ -1,7 +1,12 @@
 //! The embedded kernel object: created with a generation's tables and one interface's constants. The only place
 //! that hands structures to the kernel.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -436,23 +441,32 @@ fn explained(error: ProgramError) -> anyhow::Error {
     }
 }
 
-/// Asks the kernel for its jiffies. They keep their distance from CLOCK_MONOTONIC, by which the kernel counts them.
+/// How the kernel counts its jiffies: asked once, so that all interfaces and generations tell the same time.
 fn jiffies() -> Result<Jiffies> {
-    let mut object = Ebpf::load(CLOCK)?;
-    let Program::Xdp(program) = load(&mut object, program::CLOCK)? else {
+    static JIFFIES: Mutex<Option<Jiffies>> = Mutex::new(None);
+    let mut known = JIFFIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let jiffies = match *known {
+        Some(jiffies) => jiffies,
+        None => count_jiffies().context("cannot find out how the kernel counts time")?,
+    };
+    *known = Some(jiffies);
+    Ok(jiffies)
+}
+
+fn count_jiffies() -> Result<Jiffies> {
+    // The kernel's types are not asked for.
+    let mut object = EbpfLoader::new().btf(None).load(CLOCK)?;
+    let Program::SchedClassifier(program) = load(&mut object, program::CLOCK)? else {
         anyhow::bail!("program {} is of another kind", program::CLOCK);
     };
-    let mut count = [0; 14];
-    let before = clock::monotonic()?;
-    program
-        .test_run(TestRunOptions {
-            data_in: Some(&[0; 14]),
-            data_out: Some(&mut count),
-            ..Default::default()
-        })
-        .context("cannot run the program that reads the kernel's clock")?;
-    let [count, ..] = count.as_chunks().0 else { unreachable!() };
-    Ok(Jiffies::new(u64::from_ne_bytes(*count), clock::jiffy()?, before))
+    Jiffies::measure(|| {
+        let mut frame = [0; 64];
+        let options =
+            TestRunOptions { data_in: Some(&[0; 64]), data_out: Some(&mut frame), ..Default::default() };
+        program.test_run(options).context("cannot run the program that reads the kernel's clock")?;
+        let [first, ..] = *frame.as_chunks().0 else { unreachable!() };
+        Ok(u64::from_ne_bytes(first))
+    })
 }
 
 /// Runs a program on one frame and returns what it returned.

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::programs::Program;
 use etherparse::PacketBuilder;
+use nix::time::{ClockId, clock_gettime};
 use op25b::{
     clock,
     object::{self, Build, Constants, Maps, OBJECT, program},
@@ -160,6 +161,9 @@ fn constants(link: Link, submission: bool) -> Constants {
     Constants { submission, seed: SEED, ..Constants::bare(Role::CUSTOMER, link) }
 }
 
+/// By how much a time that the kernel half tells may lie behind the clock.
+const LATE: Duration = Duration::from_millis(250);
+
 /// Frames of random segments among few sources, servers, ports and sequence numbers, so that many are alike.
 #[test]
 fn accounts_hold_what_was_sent() -> Result<()> {
@@ -169,6 +173,7 @@ fn accounts_hold_what_was_sent() -> Result<()> {
         let kernel = Kernel::with(&office, constants(entry.link, false), &[entry.program, entry.explain])?;
         let mut random = fastrand::Rng::with_seed(25);
         let mut expected: HashMap<Key, Expected> = HashMap::new();
+        let start = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
         for _ in 0..4_000 {
             let (source, group, reason, name) = random.choice(&sources).copied().context("no sources")?;
             let server = random.u8(1..40);
@@ -196,12 +201,21 @@ fn accounts_hold_what_was_sent() -> Result<()> {
             let key = Key::new(address, group, reason, name.family as u8);
             expected.entry(key).or_default().enter(&segment, frame.len());
         }
+        let end = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
         let (accounts, opened) = kernel.accounts()?;
         assert_eq!(opened, expected.len() as u64, "{}: accounts opened", entry.name);
         assert_eq!(accounts.len(), expected.len(), "{}: accounts", entry.name);
         for (key, account) in &accounts {
             let expected = expected.get(key).with_context(|| format!("{}: nobody is {key:?}", entry.name))?;
             compare(entry.name, key, account, expected);
+            // Jiffies, of which a busy host may hold a few back: late, and never ahead.
+            let opened = Duration::from_nanos(account.details.opened);
+            let times = Duration::from(start).saturating_sub(LATE)..=Duration::from(end);
+            assert!(
+                times.contains(&opened),
+                "{}: {key:?}: opened at {opened:?}, not in {times:?}",
+                entry.name
+            );
         }
         let attempts: u64 = expected.values().map(|expected| expected.attempts).sum();
         let mut counted = 0;

@@ -46,7 +46,7 @@ fn look(input: &[u8]) {
         let flow = Flow::read(&frame, found);
         assert!(flow.is_some(), "a judged frame without addresses");
         if let Some(flow) = flow {
-            let policy = Pick(flow.source.low ^ flow.destination.low);
+            let policy = Pick(flow.customer.low ^ flow.peer.low);
             let decision = decide(&flow, sight.role, &policy);
             assert!(decision.group <= 255 && decision.relay() <= 64, "{decision:?}");
         }

@@ -4,22 +4,23 @@
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{
-        bindings::xdp_action::{XDP_ABORTED, XDP_PASS},
+        bindings::{TC_ACT_OK, TC_ACT_SHOT},
         helpers::generated::bpf_jiffies64,
-        macros::xdp,
-        programs::XdpContext,
+        macros::classifier,
+        programs::TcContext,
     };
 
-    /// Writes them over the first eight bytes of a frame. Never attached.
-    #[xdp]
-    pub(crate) fn op25b_clock(context: XdpContext) -> u32 {
+    /// Writes them over the first eight bytes of a frame. Never attached; and no XDP program, for each run of which older
+    /// kernels change their own code.
+    #[classifier]
+    pub(crate) fn op25b_clock(context: TcContext) -> i32 {
         let at = context.data();
         if at + size_of::<u64>() > context.data_end() {
-            return XDP_ABORTED;
+            return TC_ACT_SHOT;
         }
         // SAFETY: the helper takes nothing and returns a number; its place lies within the frame.
         unsafe { (at as *mut u64).write_unaligned(bpf_jiffies64()) };
-        XDP_PASS
+        TC_ACT_OK
     }
 
     #[panic_handler]
@@ -27,7 +28,7 @@ mod program {
         loop {}
     }
 
-    /// The helper is for GPL-compatible programs.
+    /// That of the filter.
     #[unsafe(link_section = "license")]
     #[unsafe(no_mangle)]
     static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

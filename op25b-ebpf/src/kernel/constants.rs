@@ -40,9 +40,10 @@ pub(crate) static HANGS_UP: Global<u8> = Global::new(0);
 /// The secrets that cookies are made with.
 #[unsafe(no_mangle)]
 pub(crate) static COOKIE_KEYS: Global<Keys> = Global::new(Keys::unchanged([0; 2]));
-/// Nanoseconds of a jiffy. The kernel's jiffies are read without a call (Linux 5.6).
+/// Nanoseconds of a jiffy; zero where the kernel does not count them by its clock. The kernel's jiffies are read without a
+/// call (Linux 5.6, 64-bit, with a JIT).
 #[unsafe(no_mangle)]
-pub(crate) static JIFFY: Global<u64> = Global::new(1_000_000);
+pub(crate) static JIFFY: Global<u64> = Global::new(0);
 /// CLOCK_MONOTONIC when there had been no jiffy, in nanoseconds; they begin to count before it does.
 #[unsafe(no_mangle)]
 pub(crate) static JIFFIES_BEGAN: Global<u64> = Global::new(0);

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use op25b_ebpf::{
     abi::{Answer, Count},
-    address::{Address, Family},
+    address::Family,
     found::{FARTHEST, Found, Wrapping},
     frame::{self, Extension, Look, Network, SUBMISSIONS, Tags, parse},
     packet::Packet,
@@ -232,7 +232,7 @@ macro_rules! hook {
                     return Verdict::Pass as u32;
                 };
                 if ACCOUNTS.load() != 0 {
-                    sources::expect(flow.customer());
+                    sources::expect(flow.customer);
                 }
                 let mut answer = decided(found, &flow);
                 // A return path to nobody's customer: not for this filter to judge, and not to count.
@@ -401,13 +401,13 @@ fn count_submission<F: Frame>(frame: &F, found: Found) -> Option<()> {
         return None;
     }
     let flow = Flow::read(frame, found)?;
-    let number = Tables.customer(flow.source).group();
+    let number = Tables.customer(flow.customer).group();
     let group = Tables.group(number)?;
-    if Tables.server(flow.destination).relays & group.relays == 0 {
+    if Tables.server(flow.peer).relays & group.relays == 0 {
         return None;
     }
     let implicit_tls = u16::from_be_bytes([header[2], header[3]]) == SUBMISSIONS;
-    let cell = submission_cell(number, flow.source.family, implicit_tls);
+    let cell = submission_cell(number, flow.customer.family, implicit_tls);
     maps::count(cell, Count { packets: 1, bytes: frame.length() as u64, attempts: 1 });
     Some(())
 }

@@ -88,7 +88,7 @@ pub(super) fn account<F: Frame>(
     answer: Answer,
     (packets, bytes): (u64, u64),
 ) -> Entered {
-    let (customer, peer) = (flow.customer(), flow.peer());
+    let Flow { customer, peer, .. } = *flow;
     let group = match customer.family {
         Family::Ipv4 => None,
         // Only there is something to look up.
@@ -248,8 +248,7 @@ extern "C" fn op25b_open(address: u64, what: u64, set: u64, home: u64) -> u32 {
 /// next one's.
 #[inline(always)]
 unsafe fn room(key: Key, set: u32, home: u32) -> Option<u32> {
-    let now = now();
-    let tick = (now >> TICK) as u32;
+    let tick = (now() >> TICK) as u32;
     let (mut chosen, mut silent, mut is_taken) = (NONE, i32::MIN, true);
     for step in 0..WAYS {
         let number = number(set, home ^ step);
@@ -271,6 +270,8 @@ unsafe fn room(key: Key, set: u32, home: u32) -> Option<u32> {
         }
     }
     let (account, details) = (SOURCES.get_ptr_mut(chosen)?, SOURCES_DETAILS.get_ptr_mut(chosen)?);
+    // Asked again rather than kept meanwhile: the stack is short.
+    let now = now();
     let hour = ((now + EPOCH.load()) / WINDOW) as u32;
     // SAFETY: elements of array maps; of the words of details the last is not a source's.
     unsafe {
@@ -364,7 +365,8 @@ unsafe fn enter(place: Place, entry: Entry, mark: Mark, peer: Address) -> u32 {
             }
         }
         let since = (tick as u16).wrapping_sub((*account).told);
-        if (attempt || opened) && since >= EVENT_INTERVAL {
+        // Who tells the time a little later than who told of it has not waited for nine years.
+        if (attempt || opened) && since.wrapping_add(EVENT_INTERVAL) >= 2 * EVENT_INTERVAL {
             (*account).told = tick as u16;
             entered |= Entered::TELL;
         }
@@ -453,9 +455,13 @@ pub(super) fn tell<F: Frame>(frame: &F, context: &impl EbpfContext, found: Found
     EVENTS.output(context, event, event.captured);
 }
 
-/// Nanoseconds of CLOCK_MONOTONIC, two jiffies ago at most: it may be late, and is never ahead.
+/// Nanoseconds of CLOCK_MONOTONIC, as they were at the last jiffy.
 #[inline(always)]
 pub(super) fn now() -> u64 {
-    // SAFETY: the helper takes nothing and returns a number.
+    if JIFFY.load() == 0 {
+        // SAFETY: the helper takes nothing and returns a number.
+        return unsafe { bpf_ktime_get_ns() };
+    }
+    // SAFETY: as above.
     unsafe { bpf_jiffies64() }.wrapping_mul(JIFFY.load()).wrapping_add(JIFFIES_BEGAN.load())
 }

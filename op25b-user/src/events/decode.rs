@@ -106,11 +106,11 @@ impl Decoder<'_> {
         let headers = if header.is_some() { tcp + words * 4 } else { found.destination_at() + 16 };
         let event = Event {
             time: Timestamp::from_nanosecond(i128::from(record.time) + i128::from(self.epoch)).ok()?,
-            source: ip(flow.source),
+            source: ip(flow.source()),
             source_port: ports.map(|ports| ports.0),
-            destination: ip(flow.destination),
+            destination: ip(flow.destination()),
             destination_port: ports.map(|ports| ports.1),
-            customer_address: ip(flow.customer()),
+            customer_address: ip(flow.customer),
             customer: self.manifest.group(answer.group()).map(str::to_owned),
             reason: answer.reason().map_or("unknown", Reason::name).to_owned(),
             verdict: Verdict::from_number(answer.verdict()).name().to_owned(),

@@ -148,7 +148,7 @@ impl Office {
         }
         let flow = Flow::read(&frame, found).expect("the addresses of a judged frame can be read");
         let decision = verdict::decide(&flow, setting.role, &self.tables);
-        Seen { outcome, decision, family: flow.customer().family }
+        Seen { outcome, decision, family: flow.customer.family }
     }
 }
 
