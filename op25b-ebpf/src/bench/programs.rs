@@ -58,7 +58,7 @@ impl<K> Borrow<Key<K>> for Aligned<K> {
     }
 }
 
-// Subprograms, as the filter's lookups are; the floor is one that looks nothing up.
+// Subprograms, as the filter has for what a glance does not tell; the floor is one that looks nothing up.
 
 #[unsafe(no_mangle)]
 #[inline(never)]
