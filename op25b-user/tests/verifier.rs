@@ -135,7 +135,7 @@ fn verified(object: &mut Ebpf, name: &str) -> (u32, u32, String) {
 
 #[test]
 fn every_program_passes_the_verifier_within_the_budget_whatever_its_constants() {
-    let all_tables = [POLICY, HALVES].map(tables);
+    let (tables, halves) = (tables(POLICY), tables(HALVES));
     let mut worst = BTreeMap::new();
     for link in [Link::Ethernet, Link::Ip] {
         for role in [Role::CUSTOMER, Role::UPSTREAM, Role::BOTH] {
@@ -150,7 +150,9 @@ fn every_program_passes_the_verifier_within_the_budget_whatever_its_constants() 
                     trace,
                     ..Constants::bare(role, link)
                 };
-                for tables in &all_tables {
+                // How lookups end has nothing to do with what frames start with.
+                let most = role == Role::BOTH && link == Link::Ethernet;
+                for tables in [Some(&tables), Some(&halves).filter(|_| most)].into_iter().flatten() {
                     let mut object = object::create(tables, constants, Maps::Own).unwrap();
                     for name in programs() {
                         let cost = verified(&mut object, name);
