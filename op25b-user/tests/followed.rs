@@ -71,11 +71,17 @@ fn typed(filter: &Filter<'_>, words: &[String]) -> (Option<i32>, String) {
     }
     let mut command = filter.command(&words).unwrap();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
+    let (start, mut asked) = (Instant::now(), false);
     while goes_on && child.try_wait().unwrap().is_none() {
-        if start.elapsed() > Duration::from_secs(2) {
+        if !asked && start.elapsed() > Duration::from_secs(2) {
             kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
-            break;
+            asked = true;
+        }
+        if start.elapsed() > Duration::from_secs(30) {
+            child.kill().unwrap();
+            panic!(
+                "{words:?} goes on after SIGINT, which is ignored by what a shell starts in its background"
+            );
         }
         std::thread::sleep(Duration::from_millis(20));
     }

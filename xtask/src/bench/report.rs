@@ -99,7 +99,8 @@ impl Results {
         let mut text = "# What was measured\n\nWritten by `cargo xtask bench`; what the figures mean is in [`README.md`](README.md). Of each figure the \
                         middle of all rounds, the quarters below and above it, and the least. What is over a floor was subtracted round by round; \
                         its least is the difference of both leasts. Nanoseconds that are due are held against the least: what is \
-                        above it is the machine's other work.\n"
+                        above it is the machine's other work. Ratios of lookups are those of the middle: a small lookup is no more than what two \
+                        leasts may differ by.\n"
             .to_owned();
         for (subject, report) in subjects() {
             markdown(&mut text, subject, report)?;
