@@ -301,13 +301,6 @@ impl Found {
     pub const fn source_family(self) -> Family {
         if self.0 & 1 << 58 == 0 { Family::Ipv4 } else { Family::Ipv6 }
     }
-
-    /// Family of the destination address.
-    #[inline(always)]
-    #[must_use]
-    pub const fn destination_family(self) -> Family {
-        if self.0 & 1 << 59 == 0 { Family::Ipv4 } else { Family::Ipv6 }
-    }
 }
 
 /// The cell of an outcome and a wrapping in a map of [`crate::abi::SEEN_CELLS`].

@@ -155,12 +155,14 @@ impl Flow {
     }
 
     /// Who sent it.
+    #[inline(always)]
     #[must_use]
     pub const fn source(&self) -> Address {
         if self.from_port_25 { self.peer } else { self.customer }
     }
 
     /// Who is to get it.
+    #[inline(always)]
     #[must_use]
     pub const fn destination(&self) -> Address {
         if self.from_port_25 { self.customer } else { self.peer }

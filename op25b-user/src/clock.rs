@@ -50,11 +50,8 @@ pub struct Jiffies {
 }
 
 impl Jiffies {
-    /// Beginnings to watch for, at most.
-    const BEGINNINGS: u64 = 5;
-
     /// Reads them until one begins: that was after the reading before, and so what is computed from them is never ahead of
-    /// the clock. Of a few beginnings the one that is known best.
+    /// the clock. Of those of ten jiffies the one that is known best, or the first that is known well.
     ///
     /// # Errors
     ///
@@ -65,10 +62,10 @@ impl Jiffies {
         if length == 0 {
             return Ok(unknown);
         }
-        let (mut best, mut beginnings) = (None, 0);
+        let mut best = None;
         let (mut time, mut count) = (monotonic()?, read()?);
         // A jiffy is ten milliseconds at most.
-        let until = time + 2 * Self::BEGINNINGS * length;
+        let until = time + 10 * length;
         while time < until {
             let (before, now, after) = (monotonic()?, read()?, monotonic()?);
             if now != count {
@@ -76,8 +73,7 @@ impl Jiffies {
                 if best.is_none_or(|(least, _)| gap < least) {
                     best = Some((gap, time.wrapping_sub(now.wrapping_mul(length))));
                 }
-                beginnings += 1;
-                if gap < length / 4 || beginnings == Self::BEGINNINGS {
+                if gap < length / 4 {
                     break;
                 }
             }

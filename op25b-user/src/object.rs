@@ -1,12 +1,7 @@
 //! The embedded kernel object: created with a generation's tables and one interface's constants. The only place
 //! that hands structures to the kernel.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    path::Path,
-    sync::{Mutex, PoisonError},
-};
+use std::{fs, io::ErrorKind, path::Path, sync::OnceLock};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -443,14 +438,13 @@ fn explained(error: ProgramError) -> anyhow::Error {
 
 /// How the kernel counts its jiffies: asked once, so that all interfaces and generations tell the same time.
 fn jiffies() -> Result<Jiffies> {
-    static JIFFIES: Mutex<Option<Jiffies>> = Mutex::new(None);
-    let mut known = JIFFIES.lock().unwrap_or_else(PoisonError::into_inner);
-    let jiffies = match *known {
-        Some(jiffies) => jiffies,
-        None => count_jiffies().context("cannot find out how the kernel counts time")?,
-    };
-    *known = Some(jiffies);
-    Ok(jiffies)
+    static JIFFIES: OnceLock<Jiffies> = OnceLock::new();
+    if let Some(jiffies) = JIFFIES.get() {
+        return Ok(*jiffies);
+    }
+    let jiffies = count_jiffies().context("cannot find out how the kernel counts time")?;
+    // Another thread may have been first: its answer is everybody's.
+    Ok(*JIFFIES.get_or_init(|| jiffies))
 }
 
 fn count_jiffies() -> Result<Jiffies> {
@@ -464,8 +458,8 @@ fn count_jiffies() -> Result<Jiffies> {
         let options =
             TestRunOptions { data_in: Some(&[0; 64]), data_out: Some(&mut frame), ..Default::default() };
         program.test_run(options).context("cannot run the program that reads the kernel's clock")?;
-        let [first, ..] = *frame.as_chunks().0 else { unreachable!() };
-        Ok(u64::from_ne_bytes(first))
+        let count = frame.first_chunk().context("the frame has no room for a count")?;
+        Ok(u64::from_ne_bytes(*count))
     })
 }
 

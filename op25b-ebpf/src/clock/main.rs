@@ -2,6 +2,10 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+#[path = "../kernel/common.rs"]
+mod common;
+
+#[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{
         bindings::{TC_ACT_OK, TC_ACT_SHOT},
@@ -22,16 +26,6 @@ mod program {
         unsafe { (at as *mut u64).write_unaligned(bpf_jiffies64()) };
         TC_ACT_OK
     }
-
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
-    }
-
-    /// That of the filter.
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
 
 #[cfg(not(target_arch = "bpf"))]

@@ -1,5 +1,6 @@
 //! Entry points: XDP for the wire, TC where XDP cannot be, and for each a sibling that answers what it would do.
 
+mod common;
 mod constants;
 pub(crate) mod frame;
 pub(crate) mod hook;
@@ -92,13 +93,3 @@ fn tc_action(context: *mut __sk_buff, action: Action) -> i32 {
         Action::Return => unsafe { bpf_redirect((*context).ifindex, 0) as i32 },
     }
 }
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// The helpers that op25b calls are for GPL-compatible programs.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
